@@ -1,0 +1,295 @@
+"""Batches of photos with holes, for training and for evaluation, made by grain, in worker processes if wished.
+
+Everything random is a function of (seed, epoch, index), and the position in the data is the number of the step, so a
+run resumes exactly from its step number alone, whatever the number of workers.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from inpaint_jax.data.images import Crop, Resize, UnreadableImage, resize_and_crop
+from inpaint_jax.data.masks import MaskSource
+from inpaint_jax.data.sources import ImageSource
+
+logger = logging.getLogger("inpaint_jax")
+
+Batch = dict[str, np.ndarray]
+
+# Batches that each process holds ready; grain's own default of 500 would fill the memory.
+PREFETCH = 2
+
+
+class NoReadableImages(ValueError):
+    """Not one image of a source can be decoded."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _TrainingSample(grain.transforms.RandomMap):
+    """Number of a photo -> sample. The numbers asked for and used tell the main process which files are bad."""
+
+    source: ImageSource
+    masks: MaskSource
+    resize: Resize
+    crop: Crop
+    flip: float
+
+    def random_map(self, element: int, rng: np.random.Generator) -> Batch:
+        image, used = _first_readable(self.source, start=element)
+        image = resize_and_crop(image, self.masks.size, resize=self.resize, crop=self.crop, rng=rng)
+        if rng.random() < self.flip:
+            image = image[:, ::-1]
+        mask, crop = self.masks.draw(rng)
+        return {"image": image, "mask": mask, "crop": crop, "asked": np.int64(element), "used": np.int64(used)}
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _EvaluationSample(grain.transforms.RandomMap):
+    """Number of a photo -> sample; numbers from `count` on are padding, and unreadable photos count as that too."""
+
+    source: ImageSource
+    masks: MaskSource
+    resize: Resize
+    count: int
+
+    def random_map(self, element: int, rng: np.random.Generator) -> Batch:
+        size = self.masks.size
+        image, weight = np.zeros((size, size, 3), np.uint8), 0
+        if element < self.count:
+            with contextlib.suppress(UnreadableImage):
+                image, weight = resize_and_crop(self.source[element], size, resize=self.resize), 1
+        mask, crop = self.masks.draw(rng, element)
+        index = element if element < self.count else -1
+        return {
+            "image": image,
+            "mask": mask,
+            "crop": crop,
+            "weight": np.float32(weight),
+            "index": np.int32(index),
+        }
+
+
+def _first_readable(source: ImageSource, start: int = 0, count: int | None = None) -> tuple[np.ndarray, int]:
+    """The first photo that can be read from number `start` on, starting over at the end; and its number."""
+    count = len(source) if count is None else count
+    reason = None
+    for offset in range(count):
+        index = (start + offset) % count
+        try:
+            return source[index], index
+        except UnreadableImage as error:
+            reason = reason or error
+    raise NoReadableImages(f"None of the {count} images can be read; check the data's path. The first: {reason}")
+
+
+class Batches(Iterator[Batch]):
+    """Iterates over batches; `close()` stops the workers.
+
+    `skipped` maps the names of unreadable files met so far in the batches handed out to the reasons; each was logged
+    as a warning when it came up.
+    """
+
+    def __init__(self, dataset: grain.IterDataset, source: ImageSource):
+        self._source = source
+        self.skipped: dict[str, str] = {}
+        # At the latest when the program ends, before the interpreter takes grain's modules down under its workers.
+        self._running = [iter(dataset)]
+        self._stop = weakref.finalize(self, _close, self._running)
+
+    def __next__(self) -> Batch:
+        """Next batch; logs the unreadable files that it came across."""
+        if not self._running:
+            raise StopIteration
+        try:
+            batch = next(self._running[0])
+        except BaseException:  # the end, an error in a worker, or Ctrl-C: nothing more will be asked of the workers
+            self.close()
+            raise
+        if "used" in batch:
+            asked, used = batch.pop("asked"), batch.pop("used")
+            for first, last in zip(asked, used):
+                self._note_unreadable((first + np.arange((last - first) % len(self._source))) % len(self._source))
+        else:
+            self._note_unreadable(batch["index"][(batch["weight"] == 0) & (batch["index"] >= 0)])
+        return batch
+
+    def _note_unreadable(self, indices: np.ndarray) -> None:
+        for index in indices.tolist():
+            name = self._source.name(index)
+            if name in self.skipped:
+                continue
+            reason = "it could be read only at a second try"
+            try:  # the worker hands over arrays only; reading once more gives the reason
+                self._source[index]
+            except UnreadableImage as error:
+                reason = error.reason
+            self.skipped[name] = reason
+            logger.warning("Skipped %s, which cannot be read as an image: %s.", name, reason)
+
+    def close(self) -> None:
+        """Stops prefetching and ends the worker processes."""
+        self._stop()
+
+
+def _close(running: list[grain.DatasetIterator]) -> None:
+    while running:
+        running.pop().close()
+
+
+def training_batches(
+    source: ImageSource,
+    masks: MaskSource,
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    workers: int = 0,
+    resize: Resize = "shortest",
+    crop: Crop = "random",
+    flip: float = 0.5,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Draws training batches without end, each epoch in a new order.
+
+    Several hosts together draw exactly the samples that one host would: host p gets samples p, p + P, ... of each
+    batch. An unreadable file is replaced by the next readable one and noted in `skipped`.
+
+    Args:
+      source: the photos.
+      masks: the holes, of side `size`.
+      size: side of the images.
+      batch_size: of all processes together.
+      seed: fixes the order, crops, flips and masks.
+      start_step: number of batches to leave out, without reading them.
+      workers: worker processes; 0 reads in threads of this process.
+      resize: "shortest" or "stretch"; see resize_and_crop.
+      crop: "random" or "center".
+      flip: probability of mirroring left to right.
+      process_index: number of this host.
+      process_count: number of hosts.
+
+    Returns:
+      Iterator of {"image": uint8 [b, size, size, 3], "mask": bool [b, size, size], True = missing,
+      "crop": int32 [b, 2], top and left of the local crop}, b = batch_size / process_count.
+
+    Raises:
+      ValueError: batch_size cannot be divided among the processes, or the masks have another size.
+      NoReadableImages: the source has no readable image.
+    """
+    local_batch = _local_batch_size(batch_size, process_count)
+    _check_size(masks, size)
+    _first_readable(source)
+    sample = _TrainingSample(source, masks, resize, crop, flip)
+    dataset = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat().random_map(sample, seed=seed)
+    # There is no remainder in an endless stream, but rounding its length up would overflow for batches of 1.
+    dataset = dataset[process_index::process_count].batch(local_batch, drop_remainder=True)[start_step:]
+    return Batches(_prefetch(dataset, workers), source)
+
+
+def evaluation_batches(
+    source: ImageSource,
+    masks: MaskSource,
+    *,
+    size: int,
+    batch_size: int,
+    seed: int,
+    resize: Resize = "shortest",
+    workers: int = 0,
+    limit: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Goes through the photos once, in order, cropped in the middle; the mask of photo i depends on (seed, i) alone.
+
+    Every batch is full: `weight` is 0 for the rows that fill up the last one, and for unreadable photos, which are
+    noted in `skipped`. Such rows hold a black image and a mask like any other, so that means over holes stay finite.
+    All processes get the same number of batches: process p of P has rows p, p + P, ... of each.
+
+    Args:
+      source: the photos.
+      masks: the holes, of side `size`.
+      size: side of the images.
+      batch_size: of all processes together.
+      seed: fixes the masks.
+      resize: "shortest" or "stretch"; see resize_and_crop.
+      workers: worker processes; 0 reads in threads of this process.
+      limit: take only the first `limit` photos.
+      process_index: number of this host.
+      process_count: number of hosts.
+
+    Returns:
+      Iterator of {"image": uint8 [b, size, size, 3], "mask": bool [b, size, size], True = missing,
+      "crop": int32 [b, 2], "weight": float32 [b], "index": int32 [b], number of the photo or -1},
+      b = batch_size / process_count.
+
+    Raises:
+      ValueError: batch_size cannot be divided among the processes, or the masks have another size.
+      NoReadableImages: the source has no readable image.
+    """
+    local_batch = _local_batch_size(batch_size, process_count)
+    _check_size(masks, size)
+    count = len(source) if limit is None else min(limit, len(source))
+    _first_readable(source, count=count)
+    padded = -(-count // batch_size) * batch_size
+    sample = _EvaluationSample(source, masks, resize, count)
+    dataset = grain.MapDataset.range(padded).random_map(sample, seed=seed)
+    return Batches(_prefetch(dataset[process_index::process_count].batch(local_batch), workers), source)
+
+
+def _local_batch_size(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:
+        raise ValueError(f"A batch of {batch_size} cannot be divided among {process_count} processes; use a multiple.")
+    return batch_size // process_count
+
+
+def _check_size(masks: MaskSource, size: int) -> None:
+    if masks.size != size:
+        raise ValueError(f"Masks are {masks.size} pixels wide but images {size}; give open_masks the same size.")
+
+
+def _prefetch(dataset: grain.MapDataset, workers: int) -> grain.IterDataset:
+    """Reads ahead in two threads here, or in worker processes; the order of batches is the same."""
+    threads = 1 if workers else 2
+    batches = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCH))
+    if not workers:
+        return batches
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain looks up a flag; notebooks and tests have not parsed any
+    # Batches through pipes: shared memory is short in containers (64 MB), and grain leaks some when workers stop.
+    batches = grain.experimental.WithOptionsIterDataset(
+        batches, grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    )
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=PREFETCH)
+    return batches.mp_prefetch(options, worker_init_fn=_start_worker)
+
+
+def _start_worker(worker: int, workers: int) -> None:
+    """Prepares a worker process: no threads of OpenCV's, deaf to signals, and gone when the main process is."""
+    cv2.setNumThreads(0)
+    # Ctrl-C and a cluster's SIGTERM reach the whole group; the main process decides, and may want more batches.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A worker that is told to stop would wait for somebody to read its last batch, and grain 25 s before it kills it.
+    multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=0)
+    # Without this, workers of a killed main process wait forever for room in the queue.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
