@@ -1,0 +1,229 @@
+"""Single-temperature masked self-attention over patches: equations (7)-(11) and Algorithm 1 of the paper.
+
+Everything here is a pure function of arrays. `nets/mhtma.py` adds the parameters: the embedding in front of each
+head (F_dr), the temperatures, and the concatenation of the heads (eq. 12).
+
+Names follow Section III-C: queries Q and keys K are s x s patches, S are the scores, W the attention coefficients,
+P the refined patches. Feature maps are [B, H, W, C]; a patch is named by the pixel of its top left corner in the
+(padded, for queries) map.
+"""
+
+import jax
+import jax.numpy as jnp
+
+METHODS = ("auto", "unrolled", "gram")
+
+# Patches shorter than this count as zero vectors, which are similar to nothing (eq. 7 leaves 0/0 open).
+_SMALLEST_NORM = 1e-6
+
+
+def masked_patch_attention(
+    features: jax.Array,
+    mask: jax.Array,
+    temperature: jax.Array,
+    *,
+    patch_size: int = 3,
+    mask_bias: float = 1e6,
+    method: str = "auto",
+) -> jax.Array:
+    """Replaces every pixel by a mixture of the known patches that resemble its surroundings: eqs. (7)-(11).
+
+        S = n(Q) n(K)^T                        (7)   cosine similarity of s x s patches
+        m' = 1 where a key sees no hole        (8)
+        S_m = S / t  where m' else -mask_bias  (9)   the printed M'(S/t + lambda) - lambda without its cancellation
+        W = softmax(S_m)  over the keys        (10)
+        P = W V                                (11)  then rolled back: overlap-add over the count of patches
+
+    Queries are taken at every pixel of the zero-padded map, keys and values only where a patch fits inside. Every
+    sample has its own mask and its own temperature. Without a valid key the weights are uniform over all keys.
+
+    Args:
+        features: [B, H, W, C'] embedded features F_e, float32 or bfloat16.
+        mask: [B, H, W], 1 (or True) = missing, at the resolution of the features; see `downsample_mask`.
+        temperature: [B], > 0. Low is hard (copies the nearest patch), high is soft (averages them all). What is
+            below 2 / mask_bias is taken as 2 / mask_bias: there S / t would reach the bias, and missing keys could
+            win. Within 1e-4 .. 1e4 the default bias leaves every temperature as it is.
+        patch_size: s, any size from 1 to min(H, W). An even patch reaches one pixel further down and right.
+        mask_bias: lambda_m of eq. (9), must exceed max |S / t| = 1 / t.
+        method: "unrolled" is Algorithm 1 to the letter; "gram" gives the same numbers from inner products of
+            pixels, with s*s times fewer multiplications; "auto" takes the faster one.
+
+    Returns:
+        [B, H, W, C'] refined features F_r, in the dtype of `features`.
+
+    Raises:
+        ValueError: shapes do not fit together, the patch does not fit into the map, the bias is not positive, or
+            the method is unknown.
+    """
+    _check(features, mask, temperature, patch_size, mask_bias, method)
+    temperature = jnp.maximum(temperature.astype(jnp.float32), 2.0 / mask_bias)
+    if method == "unrolled":
+        similarity, mix = _unrolled_similarity, _unrolled_mix
+    else:
+        similarity, mix = _gram_similarity, _gram_mix
+    s = similarity(features, patch_size)  # eq. (7): [B, H, W, H-s+1, W-s+1]
+    valid = valid_keys(mask, patch_size)[:, None, None]  # eq. (8)
+    masked = jnp.where(valid, s / temperature[:, None, None, None, None], -mask_bias)  # eq. (9)
+    weights = jax.nn.softmax(masked, axis=(-2, -1))  # eq. (10), in float32
+    return mix(weights.astype(features.dtype), features, patch_size)  # eq. (11) and rolling
+
+
+def downsample_mask(mask: jax.Array, factor: int = 4) -> jax.Array:
+    """Brings an image mask to the resolution of the features: a cell that sees any missing pixel is missing.
+
+    Args:
+        mask: [B, H, W], 1 (or True) = missing; H and W are multiples of `factor`.
+        factor: pixels per feature cell and side.
+
+    Returns:
+        [B, H / factor, W / factor], in the dtype of `mask`.
+
+    Raises:
+        ValueError: H or W is not a multiple of `factor`.
+    """
+    batch, height, width = mask.shape
+    if height % factor or width % factor:
+        raise ValueError(f"A mask of {height} x {width} does not divide into cells of {factor}; pad it first.")
+    return mask.reshape(batch, height // factor, factor, width // factor, factor).max(axis=(2, 4))
+
+
+def valid_keys(mask: jax.Array, patch_size: int) -> jax.Array:
+    """m' of eq. (8): which s x s patches inside the map hold no missing pixel.
+
+    Args:
+        mask: [B, H, W], 1 (or True) = missing; so is anything above 0, of a soft mask.
+        patch_size: s.
+
+    Returns:
+        bool [B, H-s+1, W-s+1].
+    """
+    missing = _box_sum((mask > 0).astype(jnp.float32), patch_size)
+    return missing < 0.5
+
+
+def unroll(features: jax.Array, patch_size: int) -> jax.Array:
+    """All s x s patches that fit into the map: [B, H, W, C] -> [B, H-s+1, W-s+1, s*s, C]."""
+    _, height, width, _ = features.shape
+    rows, columns = height - patch_size + 1, width - patch_size + 1
+    shifts = [features[:, y : y + rows, x : x + columns] for y in range(patch_size) for x in range(patch_size)]
+    return jnp.stack(shifts, axis=3)
+
+
+def roll(patches: jax.Array, patch_size: int) -> jax.Array:
+    """Puts one s x s patch per pixel back into a map, the mean where patches overlap: inverse of padding and `unroll`.
+
+    Args:
+        patches: [B, H, W, s*s, C], the patch of every pixel of the zero-padded map.
+        patch_size: s.
+
+    Returns:
+        [B, H, W, C]. What falls outside the map is dropped; a field of constant patches stays constant.
+    """
+    batch, height, width, _, channels = patches.shape
+    before, after = _reach(patch_size)
+    padded = jnp.zeros((batch, height + before + after, width + before + after, channels), patches.dtype)
+    for index in range(patch_size * patch_size):
+        y, x = divmod(index, patch_size)
+        padded = padded.at[:, y : y + height, x : x + width].add(patches[:, :, :, index])
+    inside = padded[:, before : before + height, before : before + width]
+    return inside / _coverage(height, width, patch_size).astype(patches.dtype)
+
+
+def _unrolled_similarity(features: jax.Array, patch_size: int) -> jax.Array:
+    queries = unroll(_pad(features, patch_size), patch_size)
+    keys = unroll(features, patch_size)
+    return jnp.einsum("byxpc,bijpc->byxij", _normalise(queries), _normalise(keys), preferred_element_type=jnp.float32)
+
+
+def _unrolled_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
+    patches = jnp.einsum("byxij,bijpc->byxpc", weights, unroll(features, patch_size))
+    return roll(patches, patch_size)
+
+
+def _gram_similarity(features: jax.Array, patch_size: int) -> jax.Array:
+    """Eq. (7) without patches: <q, k> is a sum over the s x s offsets of inner products of *pixels*.
+
+    So S is the Gram matrix of the pixels summed along its shifted diagonals, first in x and then in y.
+    """
+    _, height, width, _ = features.shape
+    rows, columns = height - patch_size + 1, width - patch_size + 1
+    padded = _pad(features, patch_size)
+    gram = jnp.einsum("byxc,bijc->byxij", padded, features, preferred_element_type=jnp.float32)
+    gram = sum(gram[:, :, d : d + width, :, d : d + columns] for d in range(patch_size))
+    gram = sum(gram[:, d : d + height, :, d : d + rows] for d in range(patch_size))
+    queries = _inverse_norm(padded, patch_size)[:, :, :, None, None]
+    keys = _inverse_norm(features, patch_size)[:, None, None]
+    return gram * queries * keys
+
+
+def _gram_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
+    """Eq. (11) and rolling without patches: pixel p gets sum_d W[p - d, k - d], then one product with the pixels."""
+    before, _ = _reach(patch_size)
+    # The patch of query y starts at row y - before, so the row d of a patch is the row d - before of its query.
+    for query_axis, key_axis in ((1, 3), (2, 4)):
+        size = weights.shape[query_axis]
+        shifted = []
+        for d in range(patch_size):
+            padding = [(0, 0)] * weights.ndim
+            padding[query_axis] = (d, patch_size - 1 - d)
+            padding[key_axis] = (d, patch_size - 1 - d)
+            moved = jnp.pad(weights, padding)
+            shifted.append(jax.lax.slice_in_dim(moved, before, before + size, axis=query_axis))
+        weights = sum(shifted)
+    _, height, width, _ = features.shape
+    mixed = jnp.einsum("byxij,bijc->byxc", weights, features)
+    return mixed / _coverage(height, width, patch_size).astype(mixed.dtype)
+
+
+def _reach(patch_size: int) -> tuple[int, int]:
+    """How many pixels the patch of a query reaches before and behind its pixel."""
+    return (patch_size - 1) // 2, patch_size // 2
+
+
+def _pad(features: jax.Array, patch_size: int) -> jax.Array:
+    reach = _reach(patch_size)
+    return jnp.pad(features, ((0, 0), reach, reach, (0, 0)))
+
+
+def _box_sum(values: jax.Array, patch_size: int) -> jax.Array:
+    """Sums over all s x s windows inside the map: [B, H, W] -> [B, H-s+1, W-s+1]."""
+    window = (1, patch_size, patch_size)
+    return jax.lax.reduce_window(values, 0.0, jax.lax.add, window, (1, 1, 1), "valid")
+
+
+def _coverage(height: int, width: int, patch_size: int) -> jax.Array:
+    """How many of the H x W query patches cover each pixel: [H, W, 1]."""
+    before, after = _reach(patch_size)
+    # A pixel is covered by the queries from `after` before it to `before` behind it.
+    counts = jnp.pad(jnp.ones((1, height, width), jnp.float32), ((0, 0), (after, before), (after, before)))
+    return _box_sum(counts, patch_size)[0, :, :, None]
+
+
+def _normalise(patches: jax.Array) -> jax.Array:
+    """n(.) of eq. (7): patches [..., s*s, C] scaled to unit length, in float32 inside."""
+    square = jnp.sum(jnp.square(patches.astype(jnp.float32)), axis=(-2, -1), keepdims=True)
+    return (patches * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))).astype(patches.dtype)
+
+
+def _inverse_norm(features: jax.Array, patch_size: int) -> jax.Array:
+    """1 / |patch| for every patch inside the map: [B, H, W, C] -> [B, H-s+1, W-s+1]."""
+    square = _box_sum(jnp.sum(jnp.square(features.astype(jnp.float32)), axis=-1), patch_size)
+    return jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))
+
+
+def _check(
+    features: jax.Array, mask: jax.Array, temperature: jax.Array, patch_size: int, mask_bias: float, method: str
+) -> None:
+    if features.ndim != 4:
+        raise ValueError(f"features must be [batch, height, width, channels], not of shape {features.shape}.")
+    batch, height, width, _ = features.shape
+    if mask.shape != (batch, height, width):
+        raise ValueError(f"mask must be [batch, height, width] = {(batch, height, width)}, not {mask.shape}.")
+    if temperature.shape != (batch,):
+        raise ValueError(f"temperature must hold one value per sample, shape {(batch,)}, not {temperature.shape}.")
+    if not 1 <= patch_size <= min(height, width):
+        raise ValueError(f"patch_size {patch_size} does not fit into a map of {height} x {width}.")
+    if mask_bias <= 0:
+        raise ValueError(f"mask_bias must be positive, well above 1 / temperature, not {mask_bias}.")
+    if method not in METHODS:
+        raise ValueError(f"Unknown attention method {method!r}; choose one of {', '.join(METHODS)}.")

@@ -1,0 +1,71 @@
+"""The spectral-norm global-local discriminator of Section III-A."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_SLOPE = 0.2
+
+
+class GlobalLocalDiscriminator(nn.Module):
+    """D_gl: one branch sees the whole image, the other a crop that holds the square hole; together one logit.
+
+    Every layer is spectrally normalised (Miyato et al. 2018, one power iteration a step). The dense layers of the
+    branches end in LeakyReLU, without which they and the last one would be one linear map.
+
+    Attributes:
+        width: channels of the first layer (the paper's ancestors: 64); the deepest have eight times as many.
+        features: channels that each branch hands to the last layer.
+        dtype: of the computation; normalisation and logit are float32.
+    """
+
+    width: int = 64
+    features: int = 1024
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, crop: jax.Array, *, update_stats: bool) -> jax.Array:
+        """How real each image looks, in the eyes of the hinge loss: above 1 sure of real, below -1 sure of fake.
+
+        Args:
+            image: [B, H, W, 3] float in [0, 1]; H and W are fixed by the first call.
+            crop: [B, H', W', 3] a part of the same image; see `local_crops`.
+            update_stats: whether to carry the power iteration on (in `batch_stats`); True in training steps of D.
+
+        Returns:
+            logits [B] float32. Their sigmoid reads as a probability.
+        """
+        w = self.width
+        whole = self._branch(image, (w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w), "global", update_stats)
+        part = self._branch(crop, (w, 2 * w, 4 * w, 8 * w, 8 * w), "local", update_stats)
+        both = jnp.concatenate([whole, part], axis=-1).astype(jnp.float32)
+        logit = nn.SpectralNorm(nn.Dense(1, name="logit"), name="logit_norm")(both, update_stats=update_stats)
+        return logit[:, 0]
+
+    def _branch(self, x: jax.Array, channels: Sequence[int], name: str, update_stats: bool) -> jax.Array:
+        x = 2 * x - 1
+        for i, width in enumerate(channels):
+            conv = nn.Conv(width, (5, 5), strides=2, dtype=self.dtype, name=f"{name}_conv_{i}")
+            x = nn.SpectralNorm(conv, name=f"{name}_conv_{i}_norm")(x, update_stats=update_stats)
+            x = nn.leaky_relu(x, _SLOPE)
+        dense = nn.Dense(self.features, dtype=self.dtype, name=f"{name}_dense")
+        x = nn.SpectralNorm(dense, name=f"{name}_dense_norm")(x.reshape(len(x), -1), update_stats=update_stats)
+        return nn.leaky_relu(x, _SLOPE)
+
+
+def local_crops(image: jax.Array, corner: jax.Array, size: int) -> jax.Array:
+    """Cuts one square out of every image.
+
+    Args:
+        image: [B, H, W, C].
+        corner: int [B, 2], row and column of the top left pixel of each crop.
+        size: side of the crops, at most H and W.
+
+    Returns:
+        [B, size, size, C].
+    """
+    return jax.vmap(lambda one, at: jax.lax.dynamic_slice(one, (at[0], at[1], 0), (size, size, one.shape[-1])))(
+        image, corner
+    )

@@ -1,0 +1,249 @@
+"""The two-stage generator of Section III-A (Fig. 2): coarse completion, then refinement along two branches."""
+
+from functools import partial
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from inpaint_jax.nets.attention import downsample_mask
+from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
+from inpaint_jax.nets.mhtma import MHTMA
+
+# The hole is filled with the ImageNet mean colour (Section IV-B).
+HOLE_COLOUR = (0.485, 0.456, 0.406)
+
+# The networks halve the size twice.
+_STRIDE = 4
+_DILATIONS = (2, 4, 8, 16)
+
+
+@flax.struct.dataclass
+class GeneratorOutputs:
+    """What the generator hands back; images are float32 in [0, 1].
+
+    Attributes:
+        coarse: [B, H, W, 3] I_c, the first stage's image.
+        refined: [B, H, W, 3] I_out, the second stage's image, everywhere its own.
+        completed: [B, H, W, 3] the given pixels, and `refined` in the hole: what users, metrics and critic see.
+        temperatures: [B, K] of the attention heads.
+    """
+
+    coarse: jax.Array
+    refined: jax.Array
+    completed: jax.Array
+    temperatures: jax.Array
+
+
+class Generator(nn.Module):
+    """image, mask (and sketch) -> completed image, by a coarse and a refinement network in cascade.
+
+    Attributes:
+        width: w, channels of the first layer; all others are multiples of it.
+        heads: K of the MHTMA.
+        patch_size: s of the MHTMA.
+        dtype: of the computation; parameters, temperatures and outputs are float32.
+    """
+
+    width: int = 24
+    heads: int = 2
+    patch_size: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, mask: jax.Array, sketch: jax.Array | None = None) -> GeneratorOutputs:
+        """Fills the hole of each image.
+
+        Args:
+            image: [B, H, W, 3] float in [0, 1], any H and W. What it holds inside the hole is never looked at.
+            mask: [B, H, W], 1 (or True) = missing, a mask of its own for every sample.
+            sketch: [B, H, W], 1 = line, for a model trained with sketches; only its part in the hole is used.
+
+        Returns:
+            GeneratorOutputs.
+
+        Raises:
+            ValueError: the shapes do not fit together.
+        """
+        _check(image, mask, sketch)
+        _, height, width, _ = image.shape
+        hole = (mask > 0.5).astype(jnp.float32)[..., None]
+        known = jnp.where(hole > 0, jnp.asarray(HOLE_COLOUR, jnp.float32), image.astype(jnp.float32))
+        guides = hole if sketch is None else jnp.concatenate([hole, (sketch > 0.5)[..., None] * hole], axis=-1)
+
+        smallest = _STRIDE * self.patch_size  # one patch must fit into the map that the attention sees
+        known_padded, guides_padded = _pad(known, smallest), _pad(guides, smallest)
+        hole_padded = guides_padded[..., :1]
+        coarse = CoarseNetwork(self.width, dtype=self.dtype, name="coarse")(
+            jnp.concatenate([2 * known_padded - 1, guides_padded], axis=-1)
+        )
+        # The refinement reads the coarse result inside the hole and the given pixels outside it. The gradient of
+        # the refinement's losses flows on into the coarse network.
+        cascade = jnp.where(hole_padded > 0, coarse, 2 * known_padded - 1)
+        refined, temperatures = RefinementNetwork(
+            self.width, heads=self.heads, patch_size=self.patch_size, dtype=self.dtype, name="refinement"
+        )(jnp.concatenate([cascade, guides_padded], axis=-1), hole_padded[..., 0])
+
+        coarse, refined = ((image[:, :height, :width] + 1) / 2 for image in (coarse, refined))
+        completed = jnp.where(hole > 0, refined, known)
+        return GeneratorOutputs(coarse=coarse, refined=refined, completed=completed, temperatures=temperatures)
+
+
+class CoarseNetwork(nn.Module):
+    """G_c: encoder, dilated middle, decoder, all of gated convolutions.
+
+    Attributes:
+        width: w.
+        dtype: of the computation.
+    """
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, 4 or 5] -> I_c [B, H, W, 3] float32 in [-1, 1]; H and W multiples of 4."""
+        w, conv = self.width, partial(GatedConv, dtype=self.dtype)
+        x = conv(w, kernel_size=5)(x)
+        x = conv(2 * w, stride=2)(x)
+        x = conv(2 * w)(x)
+        x = conv(4 * w, stride=2)(x)
+        x = conv(4 * w)(x)
+        x = conv(4 * w)(x)
+        for dilation in _DILATIONS:
+            x = conv(4 * w, dilation=dilation)(x)
+        x = conv(4 * w)(x)
+        x = conv(4 * w)(x)
+        return Decoder(w, dtype=self.dtype, name="decoder")(x)
+
+
+class RefinementNetwork(nn.Module):
+    """G_r: a convolution branch for local texture, an attention branch for distant context, one decoder.
+
+    Attributes:
+        width: w.
+        heads: K of the MHTMA.
+        patch_size: s of the MHTMA.
+        dtype: of the computation.
+    """
+
+    width: int
+    heads: int = 2
+    patch_size: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Refines the coarse result.
+
+        Args:
+            x: [B, H, W, 4 or 5] image in [-1, 1] with mask (and sketch); H and W multiples of 4.
+            hole: [B, H, W], 1 = missing.
+
+        Returns:
+            I_out [B, H, W, 3] float32 in [-1, 1], and the temperatures [B, heads].
+        """
+        texture = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
+        context, temperatures = AttentionBranch(
+            self.width, self.heads, self.patch_size, dtype=self.dtype, name="attention_branch"
+        )(x, hole)
+        both = jnp.concatenate([texture, context], axis=-1)
+        both = GatedConv(4 * self.width, dtype=self.dtype, name="fusion")(both)
+        return Decoder(self.width, dtype=self.dtype, name="decoder")(both), temperatures
+
+
+class ConvolutionBranch(nn.Module):
+    """The encoder of the refinement network that gathers local texture.
+
+    Attributes:
+        width: w.
+        dtype: of the computation.
+    """
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, 4 or 5] -> [B, H/4, W/4, 4w]."""
+        w, conv = self.width, partial(GatedConv, dtype=self.dtype)
+        x = conv(w, kernel_size=5)(x)
+        x = conv(w, stride=2)(x)
+        x = conv(2 * w)(x)
+        x = conv(2 * w, stride=2)(x)
+        x = conv(4 * w)(x)
+        x = conv(4 * w)(x)
+        for dilation in _DILATIONS:
+            x = conv(4 * w, dilation=dilation)(x)
+        return x
+
+
+class AttentionBranch(nn.Module):
+    """The encoder of the refinement network that copies from distant context, by MHTMA.
+
+    Attributes:
+        width: w.
+        heads: K of the MHTMA.
+        patch_size: s of the MHTMA.
+        dtype: of the computation.
+    """
+
+    width: int
+    heads: int = 2
+    patch_size: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, H, W, 4 or 5] and the hole [B, H, W] -> [B, H/4, W/4, 4w] and the temperatures [B, heads]."""
+        w, conv = self.width, partial(GatedConv, dtype=self.dtype)
+        x = conv(w, kernel_size=5)(x)
+        x = conv(w, stride=2)(x)
+        x = conv(2 * w)(x)
+        x = conv(4 * w, stride=2)(x)
+        x = conv(4 * w)(x)
+        x = conv(4 * w, activation=nn.relu)(x)
+        mhtma = MHTMA(self.heads, self.patch_size, dtype=self.dtype, name="mhtma")
+        x, temperatures = mhtma(x, downsample_mask(hole, _STRIDE))
+        x = conv(4 * w)(x)
+        x = conv(4 * w)(x)
+        return x, temperatures
+
+
+class Decoder(nn.Module):
+    """From features at a quarter of the size to an image; both stages end in one.
+
+    Attributes:
+        width: w.
+        dtype: of the convolutions.
+    """
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H/4, W/4, 4w] -> [B, H, W, 3] float32 in [-1, 1]."""
+        w = self.width
+        x = UpsampledGatedConv(2 * w, dtype=self.dtype, name="up_0")(x)
+        x = GatedConv(2 * w, dtype=self.dtype, name="gated_0")(x)
+        x = UpsampledGatedConv(w, dtype=self.dtype, name="up_1")(x)
+        x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
+        x = nn.Conv(3, (3, 3), dtype=self.dtype, name="image")(x)
+        return jnp.tanh(x.astype(jnp.float32))
+
+
+def _pad(x: jax.Array, smallest: int) -> jax.Array:
+    """Pads by reflection, below and right, to multiples of the networks' stride and at least to `smallest`."""
+    _, height, width, _ = x.shape
+    below, right = (max(smallest, side + -side % _STRIDE) - side for side in (height, width))
+    return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
+
+
+def _check(image: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> None:
+    if image.ndim != 4 or image.shape[-1] != 3:
+        raise ValueError(f"image must be [batch, height, width, 3], not of shape {image.shape}.")
+    for name, guide in (("mask", mask), ("sketch", sketch)):
+        if guide is not None and guide.shape != image.shape[:3]:
+            raise ValueError(f"{name} must be [batch, height, width] = {image.shape[:3]}, not {guide.shape}.")
