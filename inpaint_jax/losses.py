@@ -1,0 +1,94 @@
+"""The losses of Section III-B, one function per term, and their weighted sum.
+
+Every term is given per sample, [B], so that training takes its mean and validation can leave out padding. L1
+distances are means over the elements of an image, not sums: a weight then means the same at every image size.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """The weights of eqs. (2) and (6); the defaults are the paper's.
+
+    Attributes:
+        coarse: lambda_1, of the coarse image's L1 distance.
+        refined: lambda_2, of the refined image's L1 distance.
+        perceptual: lambda_p. At 0 the term is not computed, and needs no VGG.
+        adversarial: lambda_adv^G.
+    """
+
+    coarse: float = 1.2
+    refined: float = 1.0
+    perceptual: float = 0.004
+    adversarial: float = 0.01
+
+
+def reconstruction_loss(image: jax.Array, target: jax.Array) -> jax.Array:
+    """||I - I_gt||_1 of eq. (2), for one of its two images.
+
+    Args:
+        image: [B, H, W, 3] in [0, 1].
+        target: [B, H, W, 3] in [0, 1].
+
+    Returns:
+        [B], means over the elements.
+    """
+    return jnp.mean(jnp.abs(image - target), axis=(1, 2, 3))
+
+
+def perceptual_loss(features: jax.Array, target_features: jax.Array) -> jax.Array:
+    """||V(I_c) - V(I_gt)||_1 of eq. (3), V being VGG-16 up to ReLU1_2.
+
+    Args:
+        features: [B, H, W, C] activations of the coarse image.
+        target_features: [B, H, W, C] activations of the truth.
+
+    Returns:
+        [B], means over the elements.
+    """
+    return jnp.mean(jnp.abs(features - target_features), axis=(1, 2, 3))
+
+
+def hinge_discriminator_loss(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
+    """[1 - D(I)]_+ + [1 + D(I_out)]_+ of eq. (4).
+
+    Args:
+        real_logits: [B] of photos.
+        fake_logits: [B] of completed images.
+
+    Returns:
+        [B].
+    """
+    return nn.relu(1 - real_logits) + nn.relu(1 + fake_logits)
+
+
+def hinge_generator_loss(fake_logits: jax.Array) -> jax.Array:
+    """-D(I_out) of eq. (5).
+
+    Args:
+        fake_logits: [B] of completed images.
+
+    Returns:
+        [B].
+    """
+    return -fake_logits
+
+
+def generator_objective(terms: Mapping[str, jax.Array], weights: LossWeights) -> jax.Array:
+    """L^G of eq. (6), the weighted sum of eqs. (2), (3) and (5).
+
+    Args:
+        terms: some of the fields of `LossWeights` -> [B]. A missing term counts as nothing: without "adversarial"
+            this is the validation loss, which compares from epoch to epoch.
+        weights: their weights.
+
+    Returns:
+        [B].
+    """
+    return sum(getattr(weights, name) * value for name, value in terms.items())
