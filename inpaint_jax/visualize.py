@@ -1,0 +1,105 @@
+"""Pictures of results and runs. Functions return arrays or matplotlib figures; they save nothing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+_MARGIN = 4
+_HEADING = 22
+
+
+def image_sheet(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pictures side by side, one row a sample, with a heading over every column; pixels are shown one to one.
+
+    Args:
+        columns: heading -> [N, H, W, 3], uint8, or float in [0, 1]; all of the same shape.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        ValueError: the columns differ in shape.
+    """
+    shapes = {name: np.shape(images) for name, images in columns.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"All columns of a sheet must have one shape, not {shapes}.")
+    count, height, width, _ = next(iter(shapes.values()))
+    sheet = Image.new(
+        "RGB", (len(columns) * (width + _MARGIN) + _MARGIN, _HEADING + count * (height + _MARGIN)), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+    for column, (name, images) in enumerate(columns.items()):
+        left = _MARGIN + column * (width + _MARGIN)
+        draw.text((left + width / 2, _HEADING / 2), name, fill="black", font=font, anchor="mm")
+        for row, image in enumerate(np.asarray(images)):
+            sheet.paste(Image.fromarray(_to_bytes(image)), (left, _HEADING + row * (height + _MARGIN)))
+    return np.asarray(sheet)
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """A run at one glance: losses, hole PSNR on the validation set, and the temperature of every head (Fig. 6).
+
+    Args:
+        rows: the lines of metrics.jsonl, see `writers.read_metrics`.
+
+    Returns:
+        a figure of four panels.
+    """
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    panels = figure.subplots(2, 2)
+    temperatures = sorted({name for row in rows for name in row if name.startswith("temperature/")})
+    _plot(
+        panels[0, 0],
+        rows,
+        {
+            "loss/coarse": "coarse, L1",
+            "loss/refined": "refined, L1",
+            "validation/loss": "validation (eq. 6 without its adversarial term)",
+        },
+        title="Reconstruction",
+        ylabel="loss",
+    )
+    _plot(
+        panels[0, 1],
+        rows,
+        {"loss/discriminator": "discriminator, eq. (4)", "logit/real": "D(photo)", "logit/fake": "D(completed)"},
+        title="Discriminator",
+        ylabel="loss, logit",
+    )
+    _plot(
+        panels[1, 0],
+        rows,
+        {
+            "validation/hole_psnr": "refined",
+            "validation/hole_psnr_coarse": "coarse",
+            "validation/hole_psnr_mean_fill": "mean colour of the known pixels",
+        },
+        title="Validation: PSNR inside the hole",
+        ylabel="dB",
+    )
+    labels = {name: name.removeprefix("temperature/").replace("_", " ") for name in temperatures}
+    _plot(panels[1, 1], rows, labels, title="Learned temperatures (mean over the batch)", ylabel="t")
+    return figure
+
+
+def _plot(axes, rows, labels: Mapping[str, str], *, title: str, ylabel: str) -> None:
+    for colour, (name, label) in zip(COLOURS, labels.items()):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        marker = "." if len(points) < 40 else None
+        axes.plot(*zip(*points), color=colour, label=label, linewidth=1.2, marker=marker) if points else None
+    axes.set(title=title, xlabel="step", ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False)
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

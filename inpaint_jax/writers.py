@@ -1,0 +1,115 @@
+"""Where numbers and pictures of a run go: metrics.jsonl and samples/ always, TensorBoard where it is installed.
+
+The only place that knows clu's metric writers and TensorFlow.
+"""
+
+import importlib.util
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_log = logging.getLogger("inpaint_jax")
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FOLDER = "samples"
+
+
+class RunWriter:
+    """Writes what a run says about itself into its workdir.
+
+    Args:
+        workdir: the folder of the run.
+        first_step: where the run starts or goes on. What an interrupted run wrote about later steps, and will
+            write again, is dropped from metrics.jsonl.
+    """
+
+    def __init__(self, workdir: str | Path, first_step: int):
+        self._workdir = Path(workdir)
+        (self._workdir / SAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
+        path = self._workdir / METRICS_FILE
+        if path.exists():
+            kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= first_step]
+            path.write_text("".join(kept))
+        self._file = path.open("a")
+        self._tensorboard = _tensorboard_writer(self._workdir)
+
+    def __enter__(self) -> "RunWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Appends one line to metrics.jsonl, {"step": …, "epoch": …, name: value, …}, and tells TensorBoard.
+
+        Args:
+            step: steps done.
+            epoch: the same in passes over the data.
+            values: name -> number. What is not finite is written as null, which JSON can say.
+        """
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **row}) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            self._tensorboard.write_scalars(step, dict(values))
+            self._tensorboard.flush()
+
+    def write_sheet(self, step: int, sheet: np.ndarray) -> Path:
+        """Saves a sample sheet as samples/step_00001234.png.
+
+        Args:
+            step: steps done.
+            sheet: uint8 [H, W, 3].
+
+        Returns:
+            the file.
+        """
+        path = self._workdir / SAMPLES_FOLDER / f"step_{step:08d}.png"
+        Image.fromarray(sheet).save(path)
+        if self._tensorboard:
+            self._tensorboard.write_images(step, {"samples": sheet[None]})
+        return path
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+def read_metrics(workdir: str | Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl; a last line that a killed run left unfinished is passed over.
+
+    Args:
+        workdir: the folder of the run.
+
+    Returns:
+        one dict a line: step, epoch, and name -> number or None.
+
+    Raises:
+        FileNotFoundError: the folder holds no metrics.jsonl.
+    """
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{workdir} holds no {METRICS_FILE}; give the workdir of a training run.")
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def _tensorboard_writer(workdir: Path):
+    if importlib.util.find_spec("tensorflow") is None:
+        _log.info("TensorFlow is not installed: no TensorBoard events (pip install 'inpaint-jax[tensorboard]').")
+        return None
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # nothing is computed with it, and it says less
+    import tensorflow as tf
+    from clu import metric_writers
+
+    tf.config.set_visible_devices([], "GPU")  # or it would take the memory that JAX needs
+    return metric_writers.SummaryWriter(str(workdir))

@@ -1,0 +1,98 @@
+"""Files of a run."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+try:
+    import tensorflow as tf
+except ImportError:
+    tf = None
+
+from inpaint_jax.visualize import image_sheet, training_curves
+from inpaint_jax.writers import RunWriter, read_metrics
+
+
+def test_lines_and_sheet(tmp_path):
+    with RunWriter(tmp_path, 0) as writer:
+        writer.write(5, 0.25, {"loss": 1.5, "gone": math.inf})
+        sheet = np.random.default_rng(0).integers(0, 255, (10, 12, 3), np.uint8)
+        path = writer.write_sheet(5, sheet)
+    assert read_metrics(tmp_path) == [{"step": 5, "epoch": 0.25, "loss": 1.5, "gone": None}]
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), sheet)
+
+
+def test_going_on_drops_what_will_be_written_again(tmp_path):
+    with RunWriter(tmp_path, 0) as writer:
+        for step in range(1, 6):
+            writer.write(step, step / 10, {"loss": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "ep')  # killed in the middle of a line
+    with RunWriter(tmp_path, 3) as writer:
+        writer.write(4, 0.4, {"loss": 40.0})
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def test_no_metrics_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="workdir of a training run"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.skipif(tf is None, reason="TensorFlow is not installed")
+def test_tensorboard_events_hold_the_numbers(tmp_path):
+    with RunWriter(tmp_path, 0) as writer:
+        writer.write(3, 0.5, {"loss": 0.25})
+        writer.write_sheet(3, np.zeros((8, 8, 3), np.uint8))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tensor = events.Tensors("loss")[0]
+    assert tensor.step == 3
+    assert tf.make_ndarray(tensor.tensor_proto) == 0.25
+    assert "samples" in events.Tags()["tensors"]
+
+
+def test_goes_on_without_tensorflow(tmp_path):
+    """A fresh interpreter in which TensorFlow cannot be found."""
+    program = f"""
+import importlib.util, sys
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *args: None if name == "tensorflow" else found(name, *args)
+sys.modules["tensorflow"] = None
+from inpaint_jax.writers import RunWriter
+with RunWriter({str(tmp_path)!r}, 0) as writer:
+    writer.write(1, 0.1, {{"loss": 2.0}})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert read_metrics(tmp_path)[0]["loss"] == 2.0
+    assert not list(tmp_path.glob("events*"))
+
+
+def test_sheet_shows_every_pixel():
+    rng = np.random.default_rng(0)
+    columns = {"bytes": rng.integers(0, 256, (2, 5, 7, 3), np.uint8), "floats": rng.random((2, 5, 7, 3), np.float32)}
+    sheet = image_sheet(columns)
+    windows = np.lib.stride_tricks.sliding_window_view(sheet, (5, 7, 3))[:, :, 0]
+    for image in (*columns["bytes"], *np.round(columns["floats"] * 255).astype(np.uint8)):
+        assert (windows == image).all(axis=(2, 3, 4)).sum() == 1
+    with pytest.raises(ValueError, match="one shape"):
+        image_sheet({"a": columns["bytes"], "b": columns["bytes"][:1]})
+
+
+def test_curves_show_the_rows():
+    rows = [
+        {"step": s, "loss/coarse": 1 / (s + 1), "temperature/head_0": 0.5, "temperature/head_1": s} for s in range(9)
+    ]
+    figure = training_curves([*rows, {"step": 9, "validation/hole_psnr": 20.0, "validation/loss": None}])
+    lines = {line.get_label(): line.get_xydata() for axes in figure.axes for line in axes.lines}
+    np.testing.assert_allclose(lines["coarse, L1"], [(s, 1 / (s + 1)) for s in range(9)])
+    np.testing.assert_allclose(lines["head 1"], [(s, s) for s in range(9)])
+    np.testing.assert_allclose(lines["refined"], [(9, 20.0)])
