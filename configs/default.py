@@ -1,0 +1,55 @@
+"""Every field with its default: the paper's settings (Section IV-B) at 256 x 256. The other configs change a few."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The paper's settings, without data."""
+    config = ConfigDict()
+    config.name = "default"  # names the default workdir, runs/<name>
+    config.seed = 0  # of the initial parameters, the order of the data, crops, flips and masks
+    config.dtype = "float32"  # of the networks' computation; "bfloat16" halves memory on GPUs that have it
+    config.batch_size = 16  # over all devices together
+
+    config.data = ConfigDict()
+    config.data.train = placeholder(str)  # folder:PATH, tfds:NAME[/CONFIG]:SPLIT or skimage:train
+    config.data.validation = placeholder(str)
+    config.data.test = placeholder(str)
+    config.data.masks = "freeform"  # or folder:PATH
+    config.data.image_size = 256
+    config.data.resize = "shortest"  # side to image_size, then crop; "stretch" resizes both sides (as the paper)
+    config.data.crop = "random"  # in training; "center" otherwise
+    config.data.flip = 0.5
+    config.data.workers = 2  # processes that read and mask photos
+    config.data.validation_limit = placeholder(int)  # images of the validation set to use; all by default
+
+    config.model = ConfigDict()
+    config.model.width = 24  # w
+    config.model.heads = 2  # K
+    config.model.patch_size = 3  # s
+    config.model.discriminator_width = 64
+    config.model.discriminator_features = 1024
+
+    config.loss = ConfigDict()
+    config.loss.coarse_weight = 1.2  # lambda_1
+    config.loss.refined_weight = 1.0  # lambda_2
+    config.loss.perceptual_weight = 0.004  # lambda_p; 0 needs no VGG weights
+    config.loss.adversarial_weight = 0.01  # lambda_adv^G
+    config.loss.vgg_weights = placeholder(str)  # a file; downloaded into the cache by default
+
+    config.optimizer = ConfigDict()
+    config.optimizer.generator_learning_rate = 1e-4
+    config.optimizer.discriminator_learning_rate = 1e-4
+    config.optimizer.beta1 = 0.5
+    config.optimizer.beta2 = 0.9
+
+    config.train = ConfigDict()
+    config.train.max_steps = placeholder(int)  # no limit by default: early stopping ends the run
+    config.train.patience_epochs = 30.0  # without a better validation loss
+    config.train.patience_steps = placeholder(int)  # the same in steps; whichever comes first
+    config.train.validate_every_epochs = 1.0
+    config.train.checkpoint_every_steps = 1000  # besides those after each validation
+    config.train.log_every_steps = 50
+    config.train.samples = 8  # rows of the sample sheets
+    return config

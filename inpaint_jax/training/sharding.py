@@ -1,0 +1,85 @@
+"""Devices: one mesh axis `data`, parameters everywhere, batches split. One CPU, N devices and several hosts alike."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+class Hosts(NamedTuple):
+    """Where this process stands among several.
+
+    Attributes:
+        coordinator: host:port of process 0.
+        processes: how many take part.
+        process: which of them this is, from 0.
+    """
+
+    coordinator: str
+    processes: int
+    process: int
+
+
+def data_mesh() -> Mesh:
+    """All devices of all hosts along the axis `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole: parameters, optimizer state, metrics."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its first axis over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays of this process's part of a batch.
+
+    Args:
+        batch: name -> [B / processes, ...].
+        mesh: of all devices.
+
+    Returns:
+        name -> [B, ...], split over the devices.
+    """
+    sharding = split(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def put_everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Copies a tree of host arrays, the same on every process, to all devices."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Says what to do if a batch does not divide over the devices.
+
+    Raises:
+        ValueError: it does not.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise ValueError(
+            f"batch_size {batch_size} does not divide over {devices} devices; "
+            f"take a multiple of {devices}, for example --config.batch_size={-(-batch_size // devices) * devices}."
+        )
+
+
+def join_hosts(hosts: Hosts) -> None:
+    """Connects this process to the others; call it before anything else touches the devices.
+
+    Args:
+        hosts: see there.
+
+    Raises:
+        ValueError: a part is missing.
+    """
+    if None in hosts:
+        raise ValueError(f"Several hosts need all of --coordinator, --processes and --process, not {tuple(hosts)}.")
+    jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)

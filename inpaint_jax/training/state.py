@@ -1,0 +1,68 @@
+"""What a training step changes: arrays only, so that it can be donated, sharded and saved as it is."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that the next step depends on, but for the data (whose position is the step).
+
+    Attributes:
+        step: int32 scalar, steps done.
+        generator: parameters of the generator.
+        discriminator: parameters of the discriminator.
+        spectral: the discriminator's `batch_stats`: the power iteration of its spectral norms.
+        generator_optimizer: optax state.
+        discriminator_optimizer: optax state.
+    """
+
+    step: jax.Array
+    generator: Any
+    discriminator: Any
+    spectral: Any
+    generator_optimizer: Any
+    discriminator_optimizer: Any
+
+
+def create_state(
+    key: jax.Array,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    generator_optimizer: optax.GradientTransformation,
+    discriminator_optimizer: optax.GradientTransformation,
+    *,
+    image_size: int,
+    crop_size: int,
+) -> TrainState:
+    """The state before the first step; a function of `key` alone.
+
+    Args:
+        key: PRNG key of the initial parameters.
+        generator: the `Generator`.
+        discriminator: the `GlobalLocalDiscriminator`.
+        generator_optimizer: of the generator.
+        discriminator_optimizer: of the discriminator.
+        image_size: side of the training images; it fixes the discriminator's dense layers.
+        crop_size: side of the discriminator's local crop.
+
+    Returns:
+        TrainState at step 0.
+    """
+    generator_key, discriminator_key = jax.random.split(key)
+    image = jnp.zeros((1, image_size, image_size, 3))
+    params = generator.init(generator_key, image, image[..., 0])["params"]
+    critic = discriminator.init(discriminator_key, image, image[:, :crop_size, :crop_size], update_stats=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        generator=params,
+        discriminator=critic["params"],
+        spectral=critic["batch_stats"],
+        generator_optimizer=generator_optimizer.init(params),
+        discriminator_optimizer=discriminator_optimizer.init(critic["params"]),
+    )

@@ -1,0 +1,170 @@
+"""One training step (discriminator and generator) and one validation step, as functions to be jitted."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from inpaint_jax import losses, metrics
+from inpaint_jax.features import vgg
+from inpaint_jax.nets.discriminator import local_crops
+from inpaint_jax.nets.generator import GeneratorOutputs
+from inpaint_jax.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+
+
+def make_train_step(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    generator_optimizer: optax.GradientTransformation,
+    discriminator_optimizer: optax.GradientTransformation,
+    weights: losses.LossWeights,
+    *,
+    crop_size: int,
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds the step: the discriminator learns from this batch, then the generator from the new discriminator.
+
+    The generator runs forward once: the discriminator sees its images as constants, and the generator's gradient
+    is pulled back through the same pass.
+
+    Args:
+        generator: the `Generator`.
+        discriminator: the `GlobalLocalDiscriminator`.
+        generator_optimizer: of the generator.
+        discriminator_optimizer: of the discriminator.
+        weights: of the generator's losses.
+        crop_size: side of the discriminator's local crop.
+
+    Returns:
+        step(state, batch, vgg_params) -> (state, metrics). batch holds image uint8 [B, H, W, 3], mask [B, H, W] and
+        crop int [B, 2]; vgg_params may be None if the perceptual weight is 0. Metrics are float32 scalars.
+    """
+
+    def train_step(state: TrainState, batch: Batch, vgg_params: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        target = _to_float(batch["image"])
+
+        def criticise(params, stats, image, *, update_stats):
+            variables = {"params": params, "batch_stats": stats}
+            crop = local_crops(image, jnp.tile(batch["crop"], (len(image) // len(target), 1)), crop_size)
+            return discriminator.apply(
+                variables, image, crop, update_stats=update_stats, mutable=["batch_stats"] if update_stats else False
+            )
+
+        outputs, pull_back = jax.vjp(
+            lambda params: generator.apply({"params": params}, target, batch["mask"]), state.generator
+        )
+        completed = jax.lax.stop_gradient(outputs.completed)
+
+        def discriminator_loss(params):
+            # Real and fake in one batch: one power iteration a step, the same norm for both.
+            both = jnp.concatenate([target, completed])
+            logits, updates = criticise(params, state.spectral, both, update_stats=True)
+            real, fake = jnp.split(logits, 2)
+            return losses.hinge_discriminator_loss(real, fake).mean(), (updates["batch_stats"], real, fake)
+
+        (d_loss, (spectral, real, fake)), d_grads = jax.value_and_grad(discriminator_loss, has_aux=True)(
+            state.discriminator
+        )
+        d_updates, d_optimizer = discriminator_optimizer.update(
+            d_grads, state.discriminator_optimizer, state.discriminator
+        )
+        critic = optax.apply_updates(state.discriminator, d_updates)
+
+        def generator_loss(outputs: GeneratorOutputs):
+            terms = _reconstruction_terms(outputs, target, vgg_params, weights)
+            logits = criticise(critic, spectral, outputs.completed, update_stats=False)
+            terms["adversarial"] = losses.hinge_generator_loss(logits)
+            return losses.generator_objective(terms, weights).mean(), terms
+
+        (g_loss, terms), output_grads = jax.value_and_grad(generator_loss, has_aux=True)(outputs)
+        (g_grads,) = pull_back(output_grads)
+        g_updates, g_optimizer = generator_optimizer.update(g_grads, state.generator_optimizer, state.generator)
+
+        new_state = TrainState(
+            step=state.step + 1,
+            generator=optax.apply_updates(state.generator, g_updates),
+            discriminator=critic,
+            spectral=spectral,
+            generator_optimizer=g_optimizer,
+            discriminator_optimizer=d_optimizer,
+        )
+        logged = {f"loss/{name}": value.mean() for name, value in terms.items()}
+        logged |= {
+            "loss/generator": g_loss,
+            "loss/discriminator": d_loss,
+            "logit/real": real.mean(),
+            "logit/fake": fake.mean(),
+            "gradient_norm/generator": optax.tree.norm(g_grads),
+            "gradient_norm/discriminator": optax.tree.norm(d_grads),
+        }
+        logged |= {f"temperature/head_{i}": t for i, t in enumerate(outputs.temperatures.mean(axis=0))}
+        return new_state, logged
+
+    return train_step
+
+
+def make_validation_step(
+    generator: nn.Module, weights: losses.LossWeights
+) -> Callable[[Any, Batch, Any], dict[str, jax.Array]]:
+    """Builds the validation step.
+
+    Args:
+        generator: the `Generator`.
+        weights: of the losses; the adversarial one plays no part.
+
+    Returns:
+        step(generator_params, batch, vgg_params) -> sums over the batch, each to be divided by the sum "count".
+        batch also holds weight [B], 0 for padding.
+    """
+
+    def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, jax.Array]:
+        target = _to_float(batch["image"])
+        outputs = generator.apply({"params": params}, target, batch["mask"])
+        terms = _reconstruction_terms(outputs, target, vgg_params, weights)
+        per_image = {f"loss/{name}": value for name, value in terms.items()}
+        per_image["loss"] = losses.generator_objective(terms, weights)
+        per_image["mae"] = metrics.mean_absolute_error(outputs.completed, target)
+        per_image["psnr"] = metrics.psnr(outputs.completed, target)
+        per_image["hole_psnr"] = metrics.hole_psnr(outputs.refined, target, batch["mask"])
+        per_image["hole_psnr_coarse"] = metrics.hole_psnr(outputs.coarse, target, batch["mask"])
+        per_image["hole_psnr_mean_fill"] = metrics.hole_psnr(
+            _mean_known_colour(target, batch["mask"]), target, batch["mask"]
+        )
+        for i in range(outputs.temperatures.shape[-1]):
+            per_image[f"temperature/head_{i}"] = outputs.temperatures[:, i]
+        # where, not a product: what padding evaluates to may be inf.
+        counted = batch["weight"] > 0
+        sums = {name: jnp.sum(jnp.where(counted, value, 0.0)) for name, value in per_image.items()}
+        return sums | {"count": jnp.sum(batch["weight"])}
+
+    return validation_step
+
+
+def _reconstruction_terms(
+    outputs: GeneratorOutputs, target: jax.Array, vgg_params: Any, weights: losses.LossWeights
+) -> dict[str, jax.Array]:
+    """The terms of eq. (6) that need no discriminator, each [B]."""
+    terms = {
+        "coarse": losses.reconstruction_loss(outputs.coarse, target),
+        "refined": losses.reconstruction_loss(outputs.refined, target),
+    }
+    if weights.perceptual:
+        terms["perceptual"] = vgg.PERCEPTUAL_SCALE * losses.perceptual_loss(
+            vgg.relu1_2(vgg_params, outputs.coarse), vgg.relu1_2(vgg_params, target)
+        )
+    return terms
+
+
+def _to_float(image: jax.Array) -> jax.Array:
+    """uint8 0..255 -> float32 [0, 1]; images travel to the device as bytes."""
+    return image.astype(jnp.float32) / 255
+
+
+def _mean_known_colour(image: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean colour of the given pixels, everywhere: what any model has to beat. [B, 1, 1, 3]."""
+    known = 1 - (mask > 0.5).astype(jnp.float32)[..., None]
+    return jnp.sum(image * known, axis=(1, 2), keepdims=True) / jnp.maximum(known.sum(axis=(1, 2), keepdims=True), 1)

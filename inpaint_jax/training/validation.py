@@ -1,0 +1,68 @@
+"""Validation: means over a data set with fixed masks, and a few samples to look at."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from inpaint_jax.nets.generator import HOLE_COLOUR, GeneratorOutputs
+from inpaint_jax.training import sharding
+from inpaint_jax.visualize import image_sheet
+
+
+def validate(
+    step: Callable[..., dict[str, jax.Array]],
+    generator_params: Any,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    vgg_params: Any,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Runs the validation step over a data set.
+
+    Args:
+        step: jitted `steps.make_validation_step`.
+        generator_params: parameters.
+        batches: this process's batches with image, mask and weight.
+        vgg_params: of the perceptual loss, or None.
+        mesh: of all devices.
+
+    Returns:
+        name -> exact mean over the images; the padding of the last batch does not count.
+    """
+    totals: dict[str, float] = {}
+    for batch in batches:
+        needed = {name: batch[name] for name in ("image", "mask", "weight")}
+        sums = jax.device_get(step(generator_params, sharding.put_batch(needed, mesh), vgg_params))
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+    count = totals.pop("count")
+    return {name: total / count for name, total in totals.items()}
+
+
+def sample_sheet(
+    predict: Callable[..., GeneratorOutputs], generator_params: Any, samples: Mapping[str, np.ndarray], mesh: Mesh
+) -> np.ndarray:
+    """Input, coarse result, completed image and truth of a few samples.
+
+    Args:
+        predict: jitted (params, image in [0, 1], mask) -> GeneratorOutputs.
+        generator_params: parameters.
+        samples: image uint8 [N, H, W, 3] and mask [N, H, W], the same on every process.
+        mesh: of all devices.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    image = samples["image"].astype(np.float32) / 255
+    mask = samples["mask"]
+    outputs = jax.device_get(predict(generator_params, *sharding.put_everywhere((image, mask), mesh)))
+    return image_sheet(
+        {
+            "input": np.where(mask[..., None], np.float32(HOLE_COLOUR), image),
+            "coarse": outputs.coarse,
+            "result": outputs.completed,
+            "truth": image,
+        }
+    )

@@ -1,0 +1,49 @@
+"""A workdir belongs to one config: written down at the start, compared when a run goes on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILE = "config.json"
+
+# What may change when a run goes on: how long, how often, and by how many workers. None of it changes a step.
+FREE_FIELDS = ("train.", "data.workers", "loss.vgg_weights")
+
+
+def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder and writes the config into it, or checks that the config there is this one.
+
+    Args:
+        workdir: the folder of the run.
+        config: nested dict, as JSON can hold.
+
+    Raises:
+        ValueError: the folder holds a run of another config; the message names the fields that differ.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    if path.exists():
+        old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+        differing = [
+            f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and not name.startswith(FREE_FIELDS)
+        ]
+        if differing:
+            raise ValueError(
+                f"{workdir} belongs to a run with another config ({'; '.join(differing)}). "
+                "Give another --workdir, or the old values to go on with that run."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
