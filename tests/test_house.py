@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "training.steps": "training.state training.sharding losses metrics features nets",
     "training.state": "nets",
     "training.sharding": "",
+    "training.feed": "data",
     # what talks to the disk
     "checkpoints": "",
     "data": "",

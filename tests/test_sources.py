@@ -362,7 +362,7 @@ def test_skimage_splits_share_no_photo():
 
 def test_skimage_tiles_reach_every_edge():
     source = open_source("skimage:validation")
-    corner = skimage.data.chelsea()[-256:, -256:]
+    corner = skimage.data.coffee()[-256:, -256:]
     assert any((source[i] == corner).all() for i in range(len(source)))
 
 

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
-import multiprocessing.util
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ import cv2
 import grain
 import numpy as np
 from absl import flags
+from grain._src.python.dataset.transformations import process_prefetch
 
 from inpaint_jax.data.images import Crop, Resize, UnreadableImage, resize_and_crop
 from inpaint_jax.data.masks import MaskSource
@@ -28,6 +28,10 @@ from inpaint_jax.data.sources import ImageSource
 logger = logging.getLogger("inpaint_jax")
 
 Batch = dict[str, np.ndarray]
+
+# A worker that is told to stop cannot, while nobody reads its last batch from the pipe. grain waits 25 s before it
+# kills such a worker, one after the other; nothing is lost by doing so at once.
+process_prefetch._PROCESS_KILL_TIMEOUT_S = 0.5
 
 # Batches that each process holds ready; grain's own default of 500 would fill the memory.
 PREFETCH = 2
@@ -284,8 +288,6 @@ def _start_worker(worker: int, workers: int) -> None:
     # Ctrl-C and a cluster's SIGTERM reach the whole group; the main process decides, and may want more batches.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # A worker that is told to stop would wait for somebody to read its last batch, and grain 25 s before it kills it.
-    multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=0)
     # Without this, workers of a killed main process wait forever for room in the queue.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -64,8 +64,10 @@ class Generator(nn.Module):
             GeneratorOutputs.
 
         Raises:
-            ValueError: the shapes do not fit together.
+            ValueError: the shapes do not fit together, or the width is odd.
         """
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"width must be an even number of channels, not {self.width}.")
         _check(image, mask, sketch)
         _, height, width, _ = image.shape
         hole = (mask > 0.5).astype(jnp.float32)[..., None]

@@ -6,6 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# ELU and gate shrink what passes them. With a and b of variance g, the product ELU(a) sigmoid(b) has the mean square
+# 1.00 at g = 5 (0.19 at the usual 1), so kernels are drawn with the variance 5 / fan_in. Without it an untrained
+# generator of seventeen layers is blind to its input: images then differ by 3e-7 in its output, instead of 0.03.
+_KERNEL_INIT = nn.initializers.variance_scaling(5.0, "fan_in", "truncated_normal")
+
 
 class GatedConv(nn.Module):
     """Gated convolution (Yu et al. 2019, "Free-form image inpainting with gated convolution"): ELU(a) * sigmoid(b).
@@ -36,6 +41,7 @@ class GatedConv(nn.Module):
             (self.kernel_size, self.kernel_size),
             strides=self.stride,
             kernel_dilation=self.dilation,
+            kernel_init=_KERNEL_INIT,
             dtype=self.dtype,
             name="conv",
         )(x)

@@ -1,0 +1,26 @@
+# Spells out the commands of the README in a virtual environment of its own. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint clean
+
+# Trains a small model on photos that ship with scikit-image; pictures and curves end up in runs/quickstart.
+quickstart: $(VENV)/.installed
+	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[tensorboard,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs/quickstart

@@ -1,0 +1,118 @@
+"""One step against a plainer version of it, and the parts of the loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from inpaint_jax import losses
+from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
+from inpaint_jax.nets.generator import Generator
+from inpaint_jax.training import sharding
+from inpaint_jax.training.meter import Meter, TrainingDivergedError
+from inpaint_jax.training.progress import Progress
+from inpaint_jax.training.state import create_state
+from inpaint_jax.training.steps import make_train_step, make_validation_step
+from inpaint_jax.training.validation import validate
+
+SIZE, CROP = 32, 16
+
+
+@pytest.fixture(scope="module")
+def parts():
+    generator, discriminator = Generator(width=4), GlobalLocalDiscriminator(width=4, features=16)
+    optimizer = optax.sgd(1e-2)
+    state = jax.jit(
+        lambda key: create_state(key, generator, discriminator, optimizer, optimizer, image_size=SIZE, crop_size=CROP)
+    )(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8),
+        "mask": rng.random((3, SIZE, SIZE)) > 0.7,
+        "crop": rng.integers(0, SIZE - CROP + 1, (3, 2), np.int32),
+    }
+    return generator, discriminator, optimizer, state, batch
+
+
+def test_step_equals_two_plain_gradient_steps(parts):
+    """Discriminator first, on constants; then the generator from scratch, through the new discriminator."""
+    generator, discriminator, optimizer, state, batch = parts
+    weights = losses.LossWeights(coarse=0.7, refined=1.3, perceptual=0.0, adversarial=0.5)
+    step = jax.jit(make_train_step(generator, discriminator, optimizer, optimizer, weights, crop_size=CROP))
+    new, logged = step(state, batch, None)
+
+    target = batch["image"].astype(np.float32) / 255
+    crop = lambda image: local_crops(image, batch["crop"], CROP)  # noqa: E731
+    variables = {"params": state.discriminator, "batch_stats": state.spectral}
+
+    @jax.jit
+    def plain(state):
+        fake = generator.apply({"params": state.generator}, target, batch["mask"]).completed
+
+        def d_loss(params):
+            both = {**variables, "params": params}
+            real_logit = discriminator.apply(both, target, crop(target), update_stats=False)
+            fake_logit = discriminator.apply(both, fake, crop(fake), update_stats=False)
+            return jnp.mean(jnp.maximum(0, 1 - real_logit) + jnp.maximum(0, 1 + fake_logit))
+
+        critic = jax.tree.map(lambda p, g: p - 1e-2 * g, state.discriminator, jax.grad(d_loss)(state.discriminator))
+
+        def g_loss(params):
+            outputs = generator.apply({"params": params}, target, batch["mask"])
+            logit = discriminator.apply(
+                {"params": critic, "batch_stats": new.spectral},
+                outputs.completed,
+                crop(outputs.completed),
+                update_stats=False,
+            )
+            coarse, refined = (jnp.mean(jnp.abs(x - target)) for x in (outputs.coarse, outputs.refined))
+            return 0.7 * coarse + 1.3 * refined - 0.5 * jnp.mean(logit)
+
+        value, gradient = jax.value_and_grad(g_loss)(state.generator)
+        return critic, jax.tree.map(lambda p, g: p - 1e-2 * g, state.generator, gradient), value
+
+    critic, expected, value = plain(state)
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)  # noqa: E731
+    jax.tree.map(close, new.discriminator, critic)
+    jax.tree.map(close, new.generator, expected)
+    assert float(logged["loss/generator"]) == pytest.approx(float(value), rel=1e-5)
+    assert int(new.step) == 1
+
+
+def test_validation_does_not_depend_on_the_batch_size(parts):
+    generator, *_, state, batch = parts
+    step = jax.jit(make_validation_step(generator, losses.LossWeights(perceptual=0.0)))
+    mesh = sharding.data_mesh()
+    whole = [{**batch, "weight": np.ones(3, np.float32)}]
+    padded = []
+    for rows in ([0, 1], [2, 0]):
+        part = {name: value[rows] for name, value in batch.items()}
+        padded.append({**part, "weight": np.float32([1, 0 if rows == [2, 0] else 1])})
+    # What is padding may be anything, holes without a pixel and black images included.
+    padded[1]["image"][1], padded[1]["mask"][1] = 0, False
+    expected = validate(step, state.generator, whole, None, mesh)
+    got = validate(step, state.generator, padded, None, mesh)
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert "adversarial" not in "".join(expected)
+
+
+def test_meter_reads_late_averages_and_checks():
+    lines = []
+    meter = Meter(2, 4, lambda step, means: lines.append((step, means)))
+    for step in range(1, 6):
+        meter.push(step, {"loss": jnp.float32(step)})
+        assert len(lines) == (step - 1) // 2, "step n is read after step n + 1 was dispatched"
+    meter.flush()
+    assert [(step, means["loss"]) for step, means in lines] == [(2, 1.5), (4, 3.5)]
+    meter.push(6, {"loss": jnp.float32(6), "gradient_norm": jnp.float32(jnp.nan)})
+    with pytest.raises(TrainingDivergedError, match="gradient_norm is nan at step 6"):
+        meter.flush()
+
+
+def test_progress_keeps_the_best():
+    progress = Progress()
+    assert progress.update(0, 3.0)
+    assert progress.update(10, 2.0)
+    assert not progress.update(20, 2.0)
+    assert (progress.best_step, progress.best_loss, progress.validated_step) == (10, 2.0, 20)

@@ -1,0 +1,317 @@
+"""Training as a whole: real photos, real files, real processes, kills included."""
+
+import json
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from inpaint_jax.checkpoints import Checkpoints, load_generator
+from inpaint_jax.features import weights
+from inpaint_jax.nets.generator import Generator
+from inpaint_jax.training import loop
+from inpaint_jax.training.meter import TrainingDivergedError
+from inpaint_jax.training.workdir import flatten
+from inpaint_jax.writers import read_metrics
+
+# What a clock or the machine decides, and a resumed run need not repeat.
+MEASURED = {"images_per_second", "host_memory_peak_gib"}
+
+
+def start(config, workdir, *flags, **environment):
+    """Starts train.py with a config as its flags would make it."""
+    from configs import default
+
+    standard = flatten(default.get_config().to_dict())
+    fields = flatten(config.to_dict())
+    changed = [f"--config.{name}={value}" for name, value in fields.items() if value != standard[name]]
+    command = [sys.executable, "train.py", "--config=configs/default.py", f"--workdir={workdir}", *changed, *flags]
+    return subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a signal to its group, as Ctrl-C sends one, must not reach pytest
+    )
+
+
+def finish(process, code=0, timeout=300):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for_step(process, workdir, step, timeout=240):
+    """Waits until a run has logged a step."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            pytest.fail(f"the run ended before step {step}: {process.communicate()[0]}")
+        if (workdir / "metrics.jsonl").exists() and any(row["step"] >= step for row in read_metrics(workdir)):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"step {step} did not come")
+
+
+def rows_of(workdir):
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in read_metrics(workdir)]
+
+
+def saved_state(workdir, step):
+    """Everything in a checkpoint, as numpy arrays."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return {
+            item: jax.tree.map(np.asarray, checkpointer.restore(workdir / "checkpoints" / str(step) / item))
+            for item in ("generator", "rest")
+        }
+
+
+@pytest.fixture(scope="module")
+def finished(make_config, tmp_path_factory):
+    """A run of twelve steps that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    loop.train(make_config(), workdir)
+    return workdir
+
+
+def test_workdir_holds_what_is_promised(finished, make_config):
+    assert json.loads((finished / "config.json").read_text()) == make_config().to_dict()
+    assert "kernel" in (finished / "parameters.txt").read_text()
+    for picture in ("samples/step_00000000.png", "samples/step_00000006.png", "samples/step_00000012.png"):
+        sheet = np.asarray(Image.open(finished / picture))
+        assert sheet.shape[1] > 4 * 32  # input, coarse, result, truth
+        assert sheet.std() > 10
+    assert Image.open(finished / "curves.png").size[0] > 500
+    assert sorted(int(path.name) for path in (finished / "checkpoints").iterdir())[-1] == 12
+
+
+def test_every_log_line_has_losses_and_temperatures(finished):
+    rows = [row for row in read_metrics(finished) if "loss/generator" in row]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    for row in rows:
+        weighted = 1.2 * row["loss/coarse"] + row["loss/refined"] + 0.01 * row["loss/adversarial"]
+        assert row["loss/generator"] == pytest.approx(weighted, rel=1e-4)
+        assert row["temperature/head_0"] > 0
+        assert row["temperature/head_1"] > 0
+        assert row["images_per_second"] > 0
+        assert row["epoch"] == pytest.approx(row["step"] * 4 / 10, abs=1e-3)
+    validations = [row for row in read_metrics(finished) if "validation/loss" in row]
+    assert [row["step"] for row in validations] == [0, 6, 12]
+    assert all("validation/hole_psnr_mean_fill" in row for row in validations)
+
+
+def test_it_learns(finished):
+    first, *_, last = [row["validation/loss"] for row in read_metrics(finished) if "validation/loss" in row]
+    assert last < first
+
+
+def test_generator_item_works_alone(finished):
+    params, step = load_generator(finished)
+    losses = {row["step"]: row["validation/loss"] for row in read_metrics(finished) if "validation/loss" in row}
+    assert step == min(losses, key=losses.get)
+    image = np.full((1, 32, 32, 3), 0.5, np.float32)
+    outputs = Generator(width=4).apply({"params": params}, image, np.ones((1, 32, 32)))
+    assert np.isfinite(outputs.completed).all()
+
+
+def test_a_finished_run_stays_as_it_is(finished, make_config, caplog):
+    before = (finished / "metrics.jsonl").read_text()
+    caplog.set_level("INFO", "inpaint_jax")
+    loop.train(make_config(), finished)
+    assert "Nothing to do: the limit of 12 steps is reached" in caplog.text
+    assert (finished / "metrics.jsonl").read_text() == before
+
+
+def test_stopped_killed_and_resumed_is_as_if_nothing_had_happened(finished, make_config, tmp_path):
+    """SIGINT to the whole group, then kill -9, with worker processes: bit-identical parameters, optimizer and data."""
+    config, workdir = make_config(data__workers=2), tmp_path / "run"
+
+    process = start(config, workdir)
+    wait_for_step(process, workdir, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    assert re.search(r"Stopped at step \d+, all saved. Go on with the same command: python train.py", output), output
+    with Checkpoints(workdir) as checkpoints:
+        stopped = checkpoints.latest_step()
+    assert 1 <= stopped < 12
+
+    if stopped < 10:
+        process = start(config, workdir)
+        wait_for_step(process, workdir, stopped + 1)
+        os.kill(process.pid, signal.SIGKILL)
+        finish(process, code=-signal.SIGKILL)
+
+    output = finish(start(config, workdir))
+    assert "Going on from the checkpoint of step" in output
+    assert "Done: the limit of 12 steps is reached" in output
+
+    assert rows_of(workdir) == rows_of(finished)
+    jax.tree.map(np.testing.assert_array_equal, saved_state(workdir, 12), saved_state(finished, 12))
+
+
+def test_sigterm_stops_politely_and_more_steps_may_be_asked_for(make_config, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(make_config(train__max_steps=100_000), workdir)
+    wait_for_step(process, workdir, 2)
+    process.send_signal(signal.SIGTERM)
+    assert "all saved" in finish(process)
+    with Checkpoints(workdir) as checkpoints:
+        stopped = checkpoints.latest_step()
+    loop.train(make_config(train__max_steps=stopped + 2, train__log_every_steps=2), workdir)
+    assert read_metrics(workdir)[-1]["step"] == stopped + 2
+
+
+def test_two_devices_train_like_one(finished, make_config, tmp_path):
+    flags = "--xla_force_host_platform_device_count=2"
+    output = finish(start(make_config(train__max_steps=10), tmp_path / "run", XLA_FLAGS=flags))
+    assert "2 device(s)" in output
+    compare_runs(finished, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_hosts_train_like_one(finished, make_config, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    hosts = [f"--coordinator=localhost:{port}", "--processes=2"]
+    config = make_config(train__max_steps=10)
+    pair = [start(config, tmp_path / "run", *hosts, f"--process={i}") for i in range(2)]
+    outputs = [finish(process) for process in pair]
+    assert "2 device(s)" in outputs[0]
+    compare_runs(finished, tmp_path / "run")
+
+
+def compare_runs(one, other):
+    """The first ten steps agree within float tolerance: Adam makes steps of equal size out of any rounding."""
+    expected = [row for row in rows_of(one) if "loss/generator" in row][:10]
+    got = [row for row in rows_of(other) if "loss/generator" in row]
+    assert len(got) == 10
+    for a, b in zip(expected, got):
+        for name in ("loss/coarse", "loss/refined", "temperature/head_0", "temperature/head_1"):
+            assert b[name] == pytest.approx(a[name], rel=2e-3), (a["step"], name)
+        assert b["loss/discriminator"] == pytest.approx(a["loss/discriminator"], rel=2e-2)
+    first = {name: pytest.approx(value, rel=1e-4, abs=1e-4) for name, value in expected[0].items()}
+    assert got[0] == first
+
+
+def test_divergence_names_step_term_and_last_good_checkpoint(make_config, tmp_path):
+    config = make_config(optimizer__generator_learning_rate=1e30)
+    with pytest.raises(
+        TrainingDivergedError, match=r"is (nan|inf|-inf) at step \d+. The last good checkpoint is of step 0"
+    ):
+        loop.train(config, tmp_path / "run")
+    generator, _ = load_generator(tmp_path / "run")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(generator))
+
+
+def test_stops_early(make_config, tmp_path, caplog):
+    caplog.set_level("INFO", "inpaint_jax")
+    still = {"optimizer__generator_learning_rate": 0.0, "train__patience_steps": 4}
+    loop.train(make_config(**still, train__max_steps=100, train__validate_every_epochs=0.8), tmp_path / "run")
+    assert "the validation loss has not fallen for 1.6 epochs since step 0" in caplog.text
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 4
+
+
+def test_workdir_of_another_config_is_refused(finished, make_config):
+    with pytest.raises(ValueError, match=r"another config \(model.width: 4 there, 8 now; seed: 0 there, 1 now\)"):
+        loop.train(make_config(model__width=8, seed=1), finished)
+    assert json.loads((finished / "config.json").read_text())["model"]["width"] == 4
+
+
+def test_missing_vgg_weights_are_an_error_before_anything_starts(make_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("INPAINT_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://localhost:9")  # nobody listens there: no network, here and anywhere
+    with pytest.raises(weights.WeightsUnavailable, match=r"vgg16_weights"):
+        loop.train(make_config(loss__perceptual_weight=0.004), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_perceptual_loss_takes_part(make_config, tmp_path, shared):
+    path = str(shared / "weights" / "vgg16_oxford_block1.npz")
+    config = make_config(loss__perceptual_weight=0.004, loss__vgg_weights=path, train__max_steps=2)
+    loop.train(config, tmp_path / "run")
+    row = next(row for row in read_metrics(tmp_path / "run") if "loss/perceptual" in row)
+    assert row["loss/perceptual"] > 0.1
+    weighted = 1.2 * row["loss/coarse"] + row["loss/refined"] + 0.004 * row["loss/perceptual"]
+    assert row["loss/generator"] == pytest.approx(weighted + 0.01 * row["loss/adversarial"], rel=1e-4)
+
+
+def test_bad_photos_are_named_and_counted_at_the_end(make_config, photos, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted((photos / "train").iterdir()):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    whole = (folder / "00.png").read_bytes()
+    (folder / "short.png").write_bytes(whole[: len(whole) // 2])
+    loop.train(make_config(data__train=f"folder:{folder}", train__max_steps=6), tmp_path / "run")
+    assert "2 unreadable image(s) were skipped: " in caplog.text
+    assert "broken.jpg" in caplog.text
+    assert "short.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data__train": None}, "No train data; give --config.data.train=folder:PATH"),
+        ({"data__train": "folder:nowhere"}, "nowhere"),
+        ({"data__masks": "stripes"}, "stripes"),
+        ({"data__resize": "squeeze"}, "squeeze"),
+        ({"dtype": "float99"}, "float99"),
+        ({"model__width": 5}, "width must be an even number"),
+        ({"model__heads": 3}, "do not divide over 3 heads"),
+        ({"train__log_every_steps": 0}, "train.log_every_steps must be positive"),
+    ],
+)
+def test_fields_that_make_no_sense(make_config, tmp_path, fields, message):
+    config = make_config()
+    with config.unlocked():
+        for name, value in fields.items():
+            group, _, field = name.rpartition("__")
+            target = config[group] if group else config
+            target[field] = value
+    with pytest.raises((ValueError, FileNotFoundError, TypeError), match=re.escape(message)):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_that_does_not_divide_over_the_devices(make_config, tmp_path):
+    flags = "--xla_force_host_platform_device_count=3"
+    output = finish(start(make_config(), tmp_path / "run", XLA_FLAGS=flags), code=1)
+    assert "batch_size 4 does not divide over 3 devices" in output
+    assert "--config.batch_size=6" in output
+
+
+@pytest.mark.parametrize("name", ["paris_streetview", "celeba_hq", "places2", "quickstart", "default"])
+def test_configs_load_and_keep_the_papers_settings(name):
+    import importlib
+
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert config.name == name
+    if name == "quickstart":
+        return
+    assert (config.batch_size, config.data.image_size, config.model.width, config.model.heads) == (16, 256, 24, 2)
+    loss = config.loss
+    assert (loss.coarse_weight, loss.refined_weight, loss.perceptual_weight, loss.adversarial_weight) == (
+        1.2,
+        1.0,
+        0.004,
+        0.01,
+    )
+    assert (config.optimizer.beta1, config.optimizer.beta2) == (0.5, 0.9)
+    assert config.optimizer.generator_learning_rate == config.optimizer.discriminator_learning_rate == 1e-4
+    assert math.isclose(config.data.flip, 0.5)
