@@ -23,8 +23,9 @@ def main(argv: list[str]) -> None:
     # Imported here because the processes that read photos import this file again, and need none of it.
     from inpaint_jax.training import loop
 
-    hosts = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value) if _COORDINATOR.value else None
-    loop.train(_CONFIG.value, _WORKDIR.value or f"runs/{_CONFIG.value.name}", hosts)
+    hosts = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    workdir = _WORKDIR.value or f"runs/{_CONFIG.value.name}"
+    loop.train(_CONFIG.value, workdir, None if hosts == (None, None, None) else hosts)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ Times decoding, resizing and masking of single photos in one process on one core
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from hardware import describe
 
 from inpaint_jax.data.images import read_image, resize_and_crop
 from inpaint_jax.data.masks import open_masks
@@ -111,9 +110,7 @@ def main() -> None:
 
     if arguments.json:
         result = {
-            "hardware": {"cpus": os.cpu_count(), "machine": platform.machine(), "load": os.getloadavg()[0]},
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in LIBRARIES},
+            **describe(LIBRARIES),
             "size": arguments.size,
             "batch_size": arguments.batch_size,
             "ms_per_photo_one_core": parts,

@@ -6,7 +6,8 @@ Hardware in the paper: two RTX 3090, about 7 days (some 720,000 steps of 16). Sc
 masks, 2,000 test faces: MAE 1.282 %, PSNR 28.82 dB, SSIM 0.9167, FID 5.147.
 
 TFDS builds celeb_a_hq/256 from files that you download by hand (its page says which). The paper tests on 1,000 male
-and 1,000 female faces drawn at random; it does not say which, so the last 2,000 stand in for them.
+and 1,000 female faces drawn at random; it does not say which, so the last 2,000 stand in for them. The 500 before
+them stop the run and are not trained on.
 """
 
 from ml_collections import ConfigDict
@@ -14,12 +15,11 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config()
+    config = default.get_config(variant)
     config.name = "celeba_hq"
-    config.data.train = "tfds:celeb_a_hq/256:train[:28000]"
-    config.data.validation = "tfds:celeb_a_hq/256:train[28000:]"
+    config.data.train = "tfds:celeb_a_hq/256:train[:27500]"
+    config.data.validation = "tfds:celeb_a_hq/256:train[27500:28000]"
     config.data.test = "tfds:celeb_a_hq/256:train[28000:]"
-    config.data.validation_limit = 500
     return config

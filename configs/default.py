@@ -1,11 +1,23 @@
-"""Every field with its default: the paper's settings (Section IV-B) at 256 x 256. The other configs change a few."""
+"""Every field with its default: the paper's settings (Section IV-B) at 256 x 256. The other configs change a few.
+
+One thing differs: the paper squeezes photos into squares (data.resize=stretch), we cut squares out of them.
+"""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_config() -> ConfigDict:
-    """The paper's settings, without data."""
+def get_config(variant: str | None = None) -> ConfigDict:
+    """The paper's settings, without data.
+
+    Args:
+        variant: what stands behind the colon in --config=configs/places2.py:sketch; none is offered yet.
+
+    Raises:
+        ValueError: a variant was asked for.
+    """
+    if variant:
+        raise ValueError(f"There is no variant {variant!r}; ':sketch' is reserved for sketch-guided models to come.")
     config = ConfigDict()
     config.name = "default"  # names the default workdir, runs/<name>
     config.seed = 0  # of the initial parameters, the order of the data, crops, flips and masks
@@ -34,7 +46,8 @@ def get_config() -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.coarse_weight = 1.2  # lambda_1
     config.loss.refined_weight = 1.0  # lambda_2
-    config.loss.perceptual_weight = 0.004  # lambda_p; 0 needs no VGG weights
+    # lambda_p, of activations scaled by features.vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights
+    config.loss.perceptual_weight = 0.004
     config.loss.adversarial_weight = 0.01  # lambda_adv^G
     config.loss.vgg_weights = placeholder(str)  # a file; downloaded into the cache by default
 

@@ -4,7 +4,8 @@
         --config.data.train=folder:PATH/TO/paris_train --config.data.validation=folder:PATH/TO/paris_val
 
 Hardware in the paper: two RTX 3090, about 6 days (71.8 batches of 16 a minute, some 620,000 steps). The paper gives
-no table for this data set. The photos (936 x 537) are handed out by their authors on request; any folder will do.
+no table for this data set, and its only split has 100 photos besides the training set: they stop the run and test it.
+The photos (936 x 537) are handed out by their authors on request; any folder will do.
 """
 
 from ml_collections import ConfigDict
@@ -12,9 +13,9 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config()
+    config = default.get_config(variant)
     config.name = "paris_streetview"
     config.data.train = "folder:data/paris_streetview/train"
     config.data.validation = "folder:data/paris_streetview/val"

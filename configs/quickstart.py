@@ -2,7 +2,7 @@
 
     python train.py --config=configs/quickstart.py
 
-64 x 64, a sixth of the paper's channels, and no perceptual loss (weight 0), because its VGG weights would have to be
+64 x 64, a third of the paper's channels, and no perceptual loss (weight 0), because its VGG weights would have to be
 downloaded. It shows that everything works; it is no measure of the method.
 """
 
@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config()
+    config = default.get_config(variant)
     config.name = "quickstart"
     config.batch_size = 8
     config.data.train = "skimage:train"
@@ -21,10 +21,10 @@ def get_config() -> ConfigDict:
     config.data.test = "skimage:validation"
     config.data.image_size = 64
     config.model.width = 8
-    config.model.discriminator_width = 16
+    config.model.discriminator_width = 8
     config.model.discriminator_features = 128
     config.loss.perceptual_weight = 0.0
-    config.optimizer.generator_learning_rate = 1e-3
+    config.optimizer.generator_learning_rate = 2e-3
     config.optimizer.discriminator_learning_rate = 1e-3
     config.train.max_steps = 1500
     config.train.validate_every_epochs = 10.0

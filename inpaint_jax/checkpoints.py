@@ -23,7 +23,12 @@ _FOLDER = "checkpoints"
 _METRIC = "validation_loss"
 
 # Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.WARNING)
+logging.getLogger("absl").addFilter(
+    lambda record: (
+        "orbax" not in record.pathname
+        or (record.levelno >= logging.WARNING and "tracked_metric" not in record.getMessage())
+    )
+)
 
 
 class Checkpoints:
@@ -118,9 +123,13 @@ class Checkpoints:
         )
         return restored.generator, restored.rest, restored.progress
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits for the save under way."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the save under way, and lets go of the folder."""
+        self.wait()
         self._manager.close()
 
 

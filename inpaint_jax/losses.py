@@ -46,7 +46,7 @@ def perceptual_loss(features: jax.Array, target_features: jax.Array) -> jax.Arra
     """||V(I_c) - V(I_gt)||_1 of eq. (3), V being VGG-16 up to ReLU1_2.
 
     Args:
-        features: [B, H, W, C] activations of the coarse image.
+        features: [B, H, W, C] activations of the coarse image, scaled by `features.vgg.PERCEPTUAL_SCALE` in training.
         target_features: [B, H, W, C] activations of the truth.
 
     Returns:

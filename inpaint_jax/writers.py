@@ -35,7 +35,9 @@ class RunWriter:
         path = self._workdir / METRICS_FILE
         if path.exists():
             kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= first_step]
-            path.write_text("".join(kept))
+            fresh = path.with_suffix(".tmp")
+            fresh.write_text("".join(kept))
+            os.replace(fresh, path)  # in one piece or not at all
         self._file = path.open("a")
         self._tensorboard = _tensorboard_writer(self._workdir)
 

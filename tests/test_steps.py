@@ -80,6 +80,37 @@ def test_step_equals_two_plain_gradient_steps(parts):
     assert int(new.step) == 1
 
 
+def test_bfloat16_trains_like_float32(parts):
+    *_, optimizer, state, batch = parts
+    weights = losses.LossWeights(perceptual=0.0)
+    lasts = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        networks = Generator(width=4, dtype=dtype), GlobalLocalDiscriminator(width=4, features=16, dtype=dtype)
+        step = jax.jit(make_train_step(*networks, optimizer, optimizer, weights, crop_size=CROP))
+        new = state
+        for _ in range(3):
+            new, lasts[dtype] = step(new, batch, None)
+        assert {leaf.dtype for leaf in jax.tree.leaves(new)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    for name, value in lasts[jnp.float32].items():
+        assert np.isfinite(lasts[jnp.bfloat16][name])
+        if name in ("loss/coarse", "loss/refined", "loss/discriminator"):
+            assert float(lasts[jnp.bfloat16][name]) == pytest.approx(float(value), rel=0.03)
+
+
+def test_an_image_without_a_hole_does_not_spoil_the_means(parts):
+    generator, *_, state, batch = parts
+    step = jax.jit(make_validation_step(generator, losses.LossWeights(perceptual=0.0)))
+    mask = batch["mask"].copy()
+    mask[1] = False
+    means = validate(
+        step, state.generator, [{**batch, "mask": mask, "weight": np.ones(3, np.float32)}], None, sharding.data_mesh()
+    )
+    assert all(np.isfinite(value) for value in means.values())
+    rows = {name: value[[0, 2]] for name, value in batch.items()}
+    others = validate(step, state.generator, [{**rows, "weight": np.ones(2, np.float32)}], None, sharding.data_mesh())
+    assert means["hole_psnr"] == pytest.approx(others["hole_psnr"], rel=1e-5)
+
+
 def test_validation_does_not_depend_on_the_batch_size(parts):
     generator, *_, state, batch = parts
     step = jax.jit(make_validation_step(generator, losses.LossWeights(perceptual=0.0)))
@@ -91,6 +122,7 @@ def test_validation_does_not_depend_on_the_batch_size(parts):
         padded.append({**part, "weight": np.float32([1, 0 if rows == [2, 0] else 1])})
     # What is padding may be anything, holes without a pixel and black images included.
     padded[1]["image"][1], padded[1]["mask"][1] = 0, False
+    padded[1]["crop"][1] = 0
     expected = validate(step, state.generator, whole, None, mesh)
     got = validate(step, state.generator, padded, None, mesh)
     assert got == pytest.approx(expected, rel=1e-5)

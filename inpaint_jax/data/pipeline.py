@@ -106,9 +106,9 @@ class Batches(Iterator[Batch]):
     as a warning when it came up.
     """
 
-    def __init__(self, dataset: grain.IterDataset, source: ImageSource):
+    def __init__(self, dataset: grain.IterDataset, source: ImageSource, skipped: dict[str, str] | None = None):
         self._source = source
-        self.skipped: dict[str, str] = {}
+        self.skipped = {} if skipped is None else skipped
         # At the latest when the program ends, before the interpreter takes grain's modules down under its workers.
         self._running = [iter(dataset)]
         self._stop = weakref.finalize(self, _close, self._running)
@@ -165,6 +165,7 @@ def training_batches(
     resize: Resize = "shortest",
     crop: Crop = "random",
     flip: float = 0.5,
+    skipped: dict[str, str] | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -184,6 +185,7 @@ def training_batches(
       resize: "shortest" or "stretch"; see resize_and_crop.
       crop: "random" or "center".
       flip: probability of mirroring left to right.
+      skipped: where to note unreadable files; those in it already are not warned about again.
       process_index: number of this host.
       process_count: number of hosts.
 
@@ -202,7 +204,7 @@ def training_batches(
     dataset = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat().random_map(sample, seed=seed)
     # There is no remainder in an endless stream, but rounding its length up would overflow for batches of 1.
     dataset = dataset[process_index::process_count].batch(local_batch, drop_remainder=True)[start_step:]
-    return Batches(_prefetch(dataset, workers), source)
+    return Batches(_prefetch(dataset, workers), source, skipped)
 
 
 def evaluation_batches(
@@ -215,6 +217,7 @@ def evaluation_batches(
     resize: Resize = "shortest",
     workers: int = 0,
     limit: int | None = None,
+    skipped: dict[str, str] | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
@@ -233,6 +236,7 @@ def evaluation_batches(
       resize: "shortest" or "stretch"; see resize_and_crop.
       workers: worker processes; 0 reads in threads of this process.
       limit: take only the first `limit` photos.
+      skipped: where to note unreadable files; those in it already are not warned about again.
       process_index: number of this host.
       process_count: number of hosts.
 
@@ -252,7 +256,7 @@ def evaluation_batches(
     padded = -(-count // batch_size) * batch_size
     sample = _EvaluationSample(source, masks, resize, count)
     dataset = grain.MapDataset.range(padded).random_map(sample, seed=seed)
-    return Batches(_prefetch(dataset[process_index::process_count].batch(local_batch), workers), source)
+    return Batches(_prefetch(dataset[process_index::process_count].batch(local_batch), workers), source, skipped)
 
 
 def _local_batch_size(batch_size: int, process_count: int) -> int:

@@ -42,7 +42,8 @@ def masked_patch_attention(
         mask: [B, H, W], 1 (or True) = missing, at the resolution of the features; see `downsample_mask`.
         temperature: [B], > 0. Low is hard (copies the nearest patch), high is soft (averages them all). What is
             below 2 / mask_bias is taken as 2 / mask_bias: there S / t would reach the bias, and missing keys could
-            win. Within 1e-4 .. 1e4 the default bias leaves every temperature as it is.
+            win. (A temperature down there has no gradient; nor has, in float32, any that is low enough to make
+            every choice certain.) Within 1e-4 .. 1e4 the default bias leaves every temperature as it is.
         patch_size: s, any size from 1 to min(H, W). An even patch reaches one pixel further down and right.
         mask_bias: lambda_m of eq. (9), must exceed max |S / t| = 1 / t.
         method: "unrolled" is Algorithm 1 to the letter; "gram" gives the same numbers from inner products of
@@ -132,7 +133,7 @@ def roll(patches: jax.Array, patch_size: int) -> jax.Array:
 def _unrolled_similarity(features: jax.Array, patch_size: int) -> jax.Array:
     queries = unroll(_pad(features, patch_size), patch_size)
     keys = unroll(features, patch_size)
-    return jnp.einsum("byxpc,bijpc->byxij", _normalise(queries), _normalise(keys), preferred_element_type=jnp.float32)
+    return _inner_products("byxpc,bijpc->byxij", _normalise(queries), _normalise(keys))
 
 
 def _unrolled_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
@@ -148,7 +149,7 @@ def _gram_similarity(features: jax.Array, patch_size: int) -> jax.Array:
     _, height, width, _ = features.shape
     rows, columns = height - patch_size + 1, width - patch_size + 1
     padded = _pad(features, patch_size)
-    gram = jnp.einsum("byxc,bijc->byxij", padded, features, preferred_element_type=jnp.float32)
+    gram = _inner_products("byxc,bijc->byxij", padded, features)
     gram = sum(gram[:, :, d : d + width, :, d : d + columns] for d in range(patch_size))
     gram = sum(gram[:, d : d + height, :, d : d + rows] for d in range(patch_size))
     queries = _inverse_norm(padded, patch_size)[:, :, :, None, None]
@@ -173,6 +174,11 @@ def _gram_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.A
     _, height, width, _ = features.shape
     mixed = jnp.einsum("byxij,bijc->byxc", weights, features)
     return mixed / _coverage(height, width, patch_size).astype(mixed.dtype)
+
+
+def _inner_products(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """In full float32 where the features are: what a GPU drops of it by default, a low temperature magnifies."""
+    return jnp.einsum(equation, a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 def _reach(patch_size: int) -> tuple[int, int]:

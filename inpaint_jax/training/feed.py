@@ -31,6 +31,7 @@ class Feed:
         crop: of training photos, "random" or "center".
         flip: probability of mirroring a training photo.
         validation_limit: how many of the validation photos to use, None for all.
+        skipped: name -> reason of the unreadable files that came up so far.
     """
 
     train: ImageSource
@@ -44,6 +45,7 @@ class Feed:
     crop: Crop
     flip: float
     validation_limit: int | None
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -68,6 +70,7 @@ class Feed:
             resize=self.resize,
             crop=self.crop,
             flip=self.flip,
+            skipped=self.skipped,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -77,13 +80,16 @@ class Feed:
         return self._in_order(self.validation_count, self.batch_size, jax.process_index(), jax.process_count())
 
     def samples(self, count: int) -> Mapping[str, np.ndarray]:
-        """The first validation photos with their masks, the same on every process: image and mask."""
-        count = min(count, self.validation_count)
-        batches = self._in_order(count, count, 0, 1)
-        batch = next(batches)
+        """The first readable validation photos with their masks, the same on every process: image and mask."""
+        found = []
+        batches = self._in_order(self.validation_count, 1, 0, 1)
+        for batch in batches:
+            if batch["weight"][0]:
+                found.append(batch)
+            if len(found) == count:
+                break
         batches.close()
-        readable = batch["weight"] > 0
-        return {name: batch[name][readable] for name in ("image", "mask")}
+        return {name: np.concatenate([batch[name] for batch in found]) for name in ("image", "mask")}
 
     def _in_order(self, limit: int, batch_size: int, process_index: int, process_count: int) -> pipeline.Batches:
         return pipeline.evaluation_batches(
@@ -94,6 +100,7 @@ class Feed:
             seed=self.seed + _VALIDATION_SEED_OFFSET,
             resize=self.resize,
             limit=limit,
+            skipped=self.skipped,
             process_index=process_index,
             process_count=process_count,
         )

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as a polite request: finish the step, save, leave."""
 
+import logging
 import signal
 import threading
 
@@ -7,10 +8,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+_log = logging.getLogger("inpaint_jax")
+
 
 class StopRequest:
     """Notes SIGINT and SIGTERM while its `with` block runs; a second Ctrl-C interrupts at once.
 
+    Schedulers like to send SIGTERM more than once, so that one never interrupts.
     Outside the main thread, where Python allows no signal handlers, it never asks to stop.
     """
 
@@ -27,8 +31,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, self._former[number])
+        if not self._requested:
+            _log.info("Stopping after this step. A second Ctrl-C stops at once, without saving.")
         self._requested = True
-        signal.signal(number, self._former[number])
 
     def granted(self, *, at_meeting_point: bool) -> bool:
         """Whether to stop now.

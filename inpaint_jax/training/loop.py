@@ -36,6 +36,7 @@ from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.training import sharding, steps
+from inpaint_jax.training.config import check_config
 from inpaint_jax.training.feed import Feed
 from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
@@ -71,8 +72,11 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     workdir = Path(workdir)
     if hosts:
         sharding.join_hosts(sharding.Hosts(*hosts))
+        if jax.process_index() > 0:
+            _log.setLevel(logging.WARNING)  # process 0 speaks for all
 
     # What can be wrong with config, weights and data is found before anything is written or compiled.
+    check_config(config.to_dict())
     sharding.check_batch_size(config.batch_size)
     weights = LossWeights(
         coarse=config.loss.coarse_weight,
@@ -84,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     feed = _open_feed(config)
     samples = feed.samples(config.train.samples) if config.train.samples else None
     schedule = Schedule.from_epochs(feed.steps_per_epoch, **{k: v for k, v in config.train.items() if k != "samples"})
-    dtype = _dtype(config.dtype)
+    dtype = jnp.dtype(config.dtype)
     generator = Generator(config.model.width, config.model.heads, config.model.patch_size, dtype=dtype)
     discriminator = GlobalLocalDiscriminator(
         config.model.discriminator_width, config.model.discriminator_features, dtype=dtype
@@ -101,7 +105,9 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     # rbg: the parameters are drawn by some hundred small programs, and threefry takes three times as long to compile.
     key = jax.random.key(config.seed, impl="rbg")
     shapes = jax.eval_shape(new_state, key)
-    claim_workdir(workdir, config.to_dict())
+    if jax.process_index() == 0:
+        claim_workdir(workdir, config.to_dict())
+    sharding.wait_for_all_hosts("workdir")
 
     mesh = sharding.data_mesh()
     everywhere = sharding.replicated(mesh)
@@ -128,10 +134,17 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         vgg_params = sharding.put_everywhere(vgg_params, mesh)
     with Checkpoints(workdir) as checkpoints:
         if (step := checkpoints.latest_step()) is None:
-            state, progress = jax.jit(new_state, out_shardings=everywhere)(key), Progress()
+            state, progress, saved_with = jax.jit(new_state, out_shardings=everywhere)(key), Progress(), None
         else:
-            state, progress = _restore(checkpoints, step, shapes, mesh)
-        _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples).until_done(state)
+            state, progress, saved_with = _restore(checkpoints, step, shapes, mesh)
+        run = _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples)
+        if saved_with and saved_with != run.fingerprint():
+            _log.warning(
+                "This run was saved with %s and goes on with %s: not exactly as if it had never stopped.",
+                saved_with,
+                run.fingerprint(),
+            )
+        run.until_done(state)
     return workdir
 
 
@@ -182,7 +195,8 @@ class _Run:
                 batches.close()
                 if writer:
                     writer.close()
-        self._say_goodbye(step, batches)
+            self.checkpoints.wait()
+        self._say_goodbye(step)
 
     def _loop(
         self,
@@ -235,7 +249,6 @@ class _Run:
         if not math.isfinite(means["loss"]):
             raise TrainingDivergedError(f"the validation loss is {means['loss']} at step {step}")
         best = self.progress.update(step, means["loss"])
-        self._save(state, step, validation_loss=means["loss"])
         sheet = None
         if self.samples:
             sheet = sample_sheet(self.functions.predict, state.generator, self.samples, self.mesh)
@@ -244,6 +257,8 @@ class _Run:
             writer.write(step, step / self.schedule.steps_per_epoch, validation)
             if sheet is not None:
                 writer.write_sheet(step, sheet)
+        # Last, so that a run killed before this validates once more, and drops the line written above.
+        self._save(state, step, validation_loss=means["loss"])
         _log.info(
             "step %d: validation loss %.4f%s, PSNR %.2f dB, inside the hole %.2f dB (mean colour: %.2f dB)",
             step,
@@ -255,15 +270,23 @@ class _Run:
         )
 
     def _save(self, state: TrainState, step: int, validation_loss: float | None = None) -> None:
-        if self.checkpoints.latest_step() == step and validation_loss is None:
-            return
+        if self.checkpoints.latest_step() == step:
+            return  # a resumed run, whose new schedule asks again for what it started from
         self.checkpoints.save(
             step,
             generator=state.generator,
             rest=_rest(state),
-            progress=dataclasses.asdict(self.progress),
+            progress=dataclasses.asdict(self.progress) | self.fingerprint(),
             validation_loss=validation_loss,
         )
+
+    def fingerprint(self) -> dict[str, int]:
+        """What a run can only go on exactly with."""
+        return {
+            "training_images": len(self.feed.train),
+            "validation_images": self.feed.validation_count,
+            "devices": jax.device_count(),
+        }
 
     def _log(self, writer: RunWriter | None, bar: tqdm, step: int, means: dict[str, float]) -> None:
         means["host_memory_peak_gib"] = _peak_memory()
@@ -278,9 +301,9 @@ class _Run:
         if bar.disable:  # no terminal: a line in the log instead of a bar
             _log.info("step %d: %s", step, ", ".join(f"{name} {value}" for name, value in shown.items()))
 
-    def _say_goodbye(self, step: int, batches: Batches) -> None:
-        if batches.skipped:
-            _log.warning("%d unreadable image(s) were skipped: %s", len(batches.skipped), ", ".join(batches.skipped))
+    def _say_goodbye(self, step: int) -> None:
+        if skipped := self.feed.skipped:
+            _log.warning("%d unreadable image(s) were skipped: %s", len(skipped), ", ".join(skipped))
         if jax.process_index() == 0:
             training_curves(read_metrics(self.workdir)).savefig(self.workdir / "curves.png", dpi=100)
         if reason := self._over(step):
@@ -291,9 +314,6 @@ class _Run:
 
 
 def _open_feed(config: ConfigDict) -> Feed:
-    for name in ("train", "validation"):
-        if not config.data[name]:
-            raise ValueError(f"No {name} data; give --config.data.{name}=folder:PATH (or tfds:… or skimage:…).")
     return Feed(
         train=open_source(config.data.train),
         validation=open_source(config.data.validation),
@@ -309,18 +329,17 @@ def _open_feed(config: ConfigDict) -> Feed:
     )
 
 
-def _dtype(name: str) -> jnp.dtype:
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype must be float32 or bfloat16, not {name!r}.")
-    return jnp.dtype(name)
-
-
-def _restore(checkpoints: Checkpoints, step: int, shapes: TrainState, mesh: Mesh) -> tuple[TrainState, Progress]:
+def _restore(
+    checkpoints: Checkpoints, step: int, shapes: TrainState, mesh: Mesh
+) -> tuple[TrainState, Progress, dict[str, int]]:
+    """The state, how far the run had come, and what it was saved with."""
     everywhere = sharding.replicated(mesh)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
     generator, rest, progress = checkpoints.restore(step, generator=like.generator, rest=_rest(like))
     _log.info("Going on from the checkpoint of step %d.", step)
-    return TrainState(generator=generator, **rest), Progress(**progress)
+    names = [field.name for field in dataclasses.fields(Progress)]
+    progress, saved_with = {name: progress.pop(name) for name in names}, progress
+    return TrainState(generator=generator, **rest), Progress(**progress), saved_with
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

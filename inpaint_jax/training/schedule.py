@@ -36,23 +36,11 @@ class Schedule:
         checkpoint_every_steps: int,
         log_every_steps: int,
     ) -> "Schedule":
-        """Turns the fields of `config.train` into steps.
-
-        Raises:
-            ValueError: an interval is not positive.
-        """
-        intervals = {
-            "validate_every_epochs": validate_every_epochs,
-            "checkpoint_every_steps": checkpoint_every_steps,
-            "log_every_steps": log_every_steps,
-        }
-        for name, value in intervals.items():
-            if value <= 0:
-                raise ValueError(f"train.{name} must be positive, not {value}.")
+        """Turns the fields of `config.train` into steps."""
         return cls(
             steps_per_epoch=steps_per_epoch,
-            max_steps=max_steps or math.inf,
-            patience=min(patience_epochs * steps_per_epoch, patience_steps or math.inf),
+            max_steps=math.inf if max_steps is None else max_steps,
+            patience=min(patience_epochs * steps_per_epoch, math.inf if patience_steps is None else patience_steps),
             validate_every=max(1, round(validate_every_epochs * steps_per_epoch)),
             checkpoint_every=checkpoint_every_steps,
             log_every=log_every_steps,

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -69,6 +70,16 @@ def check_batch_size(batch_size: int) -> None:
             f"batch_size {batch_size} does not divide over {devices} devices; "
             f"take a multiple of {devices}, for example --config.batch_size={-(-batch_size // devices) * devices}."
         )
+
+
+def wait_for_all_hosts(name: str) -> None:
+    """Returns once every process has called it.
+
+    Args:
+        name: of the meeting point.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def join_hosts(hosts: Hosts) -> None:

@@ -49,7 +49,7 @@ def make_train_step(
 
         def criticise(params, stats, image, *, update_stats):
             variables = {"params": params, "batch_stats": stats}
-            crop = local_crops(image, jnp.tile(batch["crop"], (len(image) // len(target), 1)), crop_size)
+            crop = local_crops(image, jnp.repeat(batch["crop"], len(image) // len(target), axis=0), crop_size)
             return discriminator.apply(
                 variables, image, crop, update_stats=update_stats, mutable=["batch_stats"] if update_stats else False
             )
@@ -60,10 +60,11 @@ def make_train_step(
         completed = jax.lax.stop_gradient(outputs.completed)
 
         def discriminator_loss(params):
-            # Real and fake in one batch: one power iteration a step, the same norm for both.
-            both = jnp.concatenate([target, completed])
+            # Real and fake in one batch: one power iteration a step, the same norm for both. They take turns, so
+            # that no image has to move to another device.
+            both = jnp.stack([target, completed], axis=1).reshape(-1, *target.shape[1:])
             logits, updates = criticise(params, state.spectral, both, update_stats=True)
-            real, fake = jnp.split(logits, 2)
+            real, fake = logits.reshape(-1, 2).T
             return losses.hinge_discriminator_loss(real, fake).mean(), (updates["batch_stats"], real, fake)
 
         (d_loss, (spectral, real, fake)), d_grads = jax.value_and_grad(discriminator_loss, has_aux=True)(
@@ -109,7 +110,7 @@ def make_train_step(
 
 def make_validation_step(
     generator: nn.Module, weights: losses.LossWeights
-) -> Callable[[Any, Batch, Any], dict[str, jax.Array]]:
+) -> Callable[[Any, Batch, Any], dict[str, tuple[jax.Array, jax.Array]]]:
     """Builds the validation step.
 
     Args:
@@ -117,11 +118,11 @@ def make_validation_step(
         weights: of the losses; the adversarial one plays no part.
 
     Returns:
-        step(generator_params, batch, vgg_params) -> sums over the batch, each to be divided by the sum "count".
-        batch also holds weight [B], 0 for padding.
+        step(generator_params, batch, vgg_params) -> name -> (sum, count) over the batch. batch also holds
+        weight [B], 0 for padding.
     """
 
-    def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, jax.Array]:
+    def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
         target = _to_float(batch["image"])
         outputs = generator.apply({"params": params}, target, batch["mask"])
         terms = _reconstruction_terms(outputs, target, vgg_params, weights)
@@ -136,10 +137,15 @@ def make_validation_step(
         )
         for i in range(outputs.temperatures.shape[-1]):
             per_image[f"temperature/head_{i}"] = outputs.temperatures[:, i]
-        # where, not a product: what padding evaluates to may be inf.
         counted = batch["weight"] > 0
-        sums = {name: jnp.sum(jnp.where(counted, value, 0.0)) for name, value in per_image.items()}
-        return sums | {"count": jnp.sum(batch["weight"])}
+        # PSNR is infinite or undefined where nothing is missing, as in an empty mask of a folder.
+        with_hole = counted & (batch["mask"] > 0.5).any(axis=(1, 2))
+        sums = {}
+        for name, value in per_image.items():
+            counts = with_hole if "psnr" in name else counted
+            # where, not a product: what is left out may be inf.
+            sums[name] = (jnp.sum(jnp.where(counts, value, 0.0)), jnp.sum(counts))
+        return sums
 
     return validation_step
 

@@ -13,7 +13,7 @@ from inpaint_jax.visualize import image_sheet
 
 
 def validate(
-    step: Callable[..., dict[str, jax.Array]],
+    step: Callable[..., dict[str, tuple[jax.Array, jax.Array]]],
     generator_params: Any,
     batches: Iterable[Mapping[str, np.ndarray]],
     vgg_params: Any,
@@ -29,16 +29,18 @@ def validate(
         mesh: of all devices.
 
     Returns:
-        name -> exact mean over the images; the padding of the last batch does not count.
+        name -> exact mean over the images; the padding of the last batch does not count, nor do images without a
+        hole for PSNR.
     """
     totals: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for batch in batches:
         needed = {name: batch[name] for name in ("image", "mask", "weight")}
         sums = jax.device_get(step(generator_params, sharding.put_batch(needed, mesh), vgg_params))
-        for name, value in sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-    count = totals.pop("count")
-    return {name: total / count for name, total in totals.items()}
+        for name, (total, count) in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(total)
+            counts[name] = counts.get(name, 0) + int(count)
+    return {name: total / counts[name] for name, total in totals.items() if counts[name]}
 
 
 def sample_sheet(

@@ -1,14 +1,16 @@
 """A workdir belongs to one config: written down at the start, compared when a run goes on."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 CONFIG_FILE = "config.json"
 
-# What may change when a run goes on: how long, how often, and by how many workers. None of it changes a step.
-FREE_FIELDS = ("train.", "data.workers", "loss.vgg_weights")
+# What may change when a run goes on: how long, how often, by how many workers, and what training does not use. None of
+# it changes a step.
+FREE_FIELDS = ("train.", "data.test", "data.workers", "loss.vgg_weights")
 
 
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
@@ -35,7 +37,10 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
                 "Give another --workdir, or the old values to go on with that run."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    # In one piece or not at all: a run killed here must be able to start again.
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(fresh, path)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

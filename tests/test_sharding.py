@@ -1,0 +1,46 @@
+"""What moves between devices in a step: gradients and metrics, no images."""
+
+import os
+import re
+import subprocess
+import sys
+
+from conftest import REPOSITORY
+
+PROGRAM = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from inpaint_jax.losses import LossWeights
+from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
+from inpaint_jax.nets.generator import Generator
+from inpaint_jax.training import sharding
+from inpaint_jax.training.state import create_state
+from inpaint_jax.training.steps import make_train_step
+
+mesh = sharding.data_mesh()
+parts = Generator(width=4), GlobalLocalDiscriminator(width=4, features=16), optax.sgd(1e-2), optax.sgd(1e-2)
+state = jax.jit(
+    lambda key: create_state(key, *parts, image_size=32, crop_size=16), out_shardings=sharding.replicated(mesh)
+)(jax.random.key(0, impl="rbg"))
+batch = {
+    "image": np.zeros((4, 32, 32, 3), np.uint8),
+    "mask": np.ones((4, 32, 32), bool),
+    "crop": np.zeros((4, 2), np.int32),
+}
+step = make_train_step(*parts, LossWeights(perceptual=0.0), crop_size=16)
+lowered = jax.jit(step, out_shardings=sharding.replicated(mesh)).lower(state, sharding.put_batch(batch, mesh), None)
+print(lowered.compile().as_text())
+"""
+
+
+def test_no_image_moves_between_devices():
+    flags = "--xla_force_host_platform_device_count=2"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=REPOSITORY,
+        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    collectives = set(re.findall(r"(all-[a-z]+|collective-permute|reduce-scatter)(?:-start)?\(", done.stdout))
+    assert collectives == {"all-reduce"}
