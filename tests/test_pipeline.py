@@ -278,6 +278,9 @@ if __name__ == "__main__":
     print("went on", flush=True)
     if sys.argv[2] == "close":
         batches.close()
+        end = time.monotonic() + 5  # a killed worker is gone a moment later
+        while multiprocessing.active_children() and time.monotonic() < end:
+            time.sleep(0.05)
         print("left", len(multiprocessing.active_children()), flush=True)
 """
 
@@ -342,3 +345,14 @@ def test_workers_of_a_killed_program_end(program):
     while alive(workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(workers)
+
+
+def test_closing_does_not_wait_for_batches_that_nobody_reads(source):
+    """Batches larger than a pipe; by itself grain waits 25 seconds for each worker."""
+    masks = open_masks("freeform", 128)
+    batches = training_batches(source, masks, size=128, batch_size=8, seed=0, workers=2)
+    next(batches)
+    time.sleep(1)  # the workers fill their pipes
+    start = time.monotonic()
+    batches.close()
+    assert time.monotonic() - start < 15
