@@ -34,13 +34,13 @@ def hole_psnr(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.
     """Peak signal-to-noise ratio of the missing pixels alone: does not flatter small holes, as `psnr` does.
 
     Args:
-        prediction: [B, H, W, 3] in [0, 1].
+        prediction: [B, H, W, 3] in [0, 1], or what broadcasts to it, as one colour does.
         target: [B, H, W, 3] in [0, 1].
         mask: [B, H, W], 1 (or True) = missing.
 
     Returns:
         [B] in dB; inf where the holes are equal, nan where nothing is missing.
     """
-    hole = (mask > 0.5).astype(prediction.dtype)[..., None]
+    hole = (mask > 0.5).astype(target.dtype)[..., None]
     square = jnp.sum(hole * jnp.square(prediction - target), axis=(-3, -2, -1))
     return -10 * jnp.log10(square / (3 * jnp.sum(hole, axis=(-3, -2, -1))))

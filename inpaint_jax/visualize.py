@@ -79,12 +79,15 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             "validation/hole_psnr": "refined",
             "validation/hole_psnr_coarse": "coarse",
             "validation/hole_psnr_mean_fill": "mean colour of the known pixels",
+            "validation/hole_psnr_imagenet_fill": "ImageNet's mean colour",
         },
         title="Validation: PSNR inside the hole",
         ylabel="dB",
     )
     labels = {name: name.removeprefix("temperature/").replace("_", " ") for name in temperatures}
     _plot(panels[1, 1], rows, labels, title="Learned temperatures (mean over the batch)", ylabel="t")
+    if panels[1, 1].lines:
+        panels[1, 1].set_yscale("log")
     return figure
 
 

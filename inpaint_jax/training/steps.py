@@ -11,7 +11,7 @@ import optax
 from inpaint_jax import losses, metrics
 from inpaint_jax.features import vgg
 from inpaint_jax.nets.discriminator import local_crops
-from inpaint_jax.nets.generator import GeneratorOutputs
+from inpaint_jax.nets.generator import HOLE_COLOUR, GeneratorOutputs
 from inpaint_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -132,9 +132,10 @@ def make_validation_step(
         per_image["psnr"] = metrics.psnr(outputs.completed, target)
         per_image["hole_psnr"] = metrics.hole_psnr(outputs.refined, target, batch["mask"])
         per_image["hole_psnr_coarse"] = metrics.hole_psnr(outputs.coarse, target, batch["mask"])
-        per_image["hole_psnr_mean_fill"] = metrics.hole_psnr(
-            _mean_known_colour(target, batch["mask"]), target, batch["mask"]
-        )
+        # What a model has to beat: the colour that it is given, and the mean colour of the pixels that it is given.
+        fills = {"imagenet_fill": jnp.asarray(HOLE_COLOUR), "mean_fill": _mean_known_colour(target, batch["mask"])}
+        for name, colour in fills.items():
+            per_image[f"hole_psnr_{name}"] = metrics.hole_psnr(colour, target, batch["mask"])
         for i in range(outputs.temperatures.shape[-1]):
             per_image[f"temperature/head_{i}"] = outputs.temperatures[:, i]
         counted = batch["weight"] > 0
@@ -171,6 +172,6 @@ def _to_float(image: jax.Array) -> jax.Array:
 
 
 def _mean_known_colour(image: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean colour of the given pixels, everywhere: what any model has to beat. [B, 1, 1, 3]."""
+    """The mean colour of the given pixels: [B, 1, 1, 3]."""
     known = 1 - (mask > 0.5).astype(jnp.float32)[..., None]
     return jnp.sum(image * known, axis=(1, 2), keepdims=True) / jnp.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
