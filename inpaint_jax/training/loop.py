@@ -260,7 +260,7 @@ class _Run:
         # Last, so that a run killed before this validates once more, and drops the line written above.
         self._save(state, step, validation_loss=means["loss"])
         _log.info(
-            "step %d: validation loss %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean colour %.2f, ImageNet %.2f)",
+            "step %d: validation loss %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean %.2f, ImageNet %.2f)",
             step,
             means["loss"],
             " (best so far)" if best else f" (best {self.progress.best_loss:.4f} at step {self.progress.best_step})",
