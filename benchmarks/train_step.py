@@ -96,7 +96,11 @@ def main() -> None:
         **describe(LIBRARIES),
         **{name: getattr(arguments, name) for name in ("size", "width", "batch_size", "steps", "dtype")},
         "perceptual_loss": bool(arguments.vgg_weights),
-        "seconds_per_step": {"median": round(median, 4), "q25": round(low, 4), "q75": round(high, 4)},
+        "seconds_per_step": {
+            "median": round(float(median), 4),
+            "q25": round(float(low), 4),
+            "q75": round(float(high), 4),
+        },
         "images_per_second": round(arguments.batch_size / median, 3),
         "gflop_per_step": round(operations / 1e9, 2),
         "gflop_per_second": round(operations / median / 1e9, 1),
