@@ -47,7 +47,8 @@ def masked_patch_attention(
         patch_size: s, any size from 1 to min(H, W). An even patch reaches one pixel further down and right.
         mask_bias: lambda_m of eq. (9), must exceed max |S / t| = 1 / t.
         method: "unrolled" is Algorithm 1 to the letter; "gram" gives the same numbers from inner products of
-            pixels, with s*s times fewer multiplications; "auto" takes the faster one.
+            pixels, with s*s times fewer multiplications; "auto" is "gram", the faster one where it was measured
+            (32 x 32 and 64 x 64 on a CPU).
 
     Returns:
         [B, H, W, C'] refined features F_r, in the dtype of `features`.
