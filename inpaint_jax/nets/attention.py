@@ -8,10 +8,19 @@ P the refined patches. Feature maps are [B, H, W, C]; a patch is named by the pi
 (padded, for queries) map.
 """
 
+import math
+from functools import partial
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
-METHODS = ("auto", "unrolled", "gram")
+METHODS = ("auto", "unrolled", "gram", "blocked")
+
+# "auto" goes by blocks where the scores of one sample are more than this: from maps of 77 x 77 on.
+_LARGEST_GRAM = 2**25
+# Scores that "blocked" holds at a time: 64 MB in float32, and as much again for each pass that XLA does not fuse.
+_BLOCK_SCORES = 2**24
 
 # Patches shorter than this count as zero vectors, which are similar to nothing (eq. 7 leaves 0/0 open).
 _SMALLEST_NORM = 1e-6
@@ -47,8 +56,9 @@ def masked_patch_attention(
         patch_size: s, any size from 1 to min(H, W). An even patch reaches one pixel further down and right.
         mask_bias: lambda_m of eq. (9), must exceed max |S / t| = 1 / t.
         method: "unrolled" is Algorithm 1 to the letter; "gram" gives the same numbers from inner products of
-            pixels, with s*s times fewer multiplications; "auto" is "gram", the faster one where it was measured
-            (32 x 32 and 64 x 64 on a CPU).
+            pixels, with s*s times fewer multiplications; "blocked" does the latter for one tile of queries after
+            the other, so that memory is linear in H·W, backwards too (by computing each tile again); "auto" is
+            "gram" up to 2^25 scores a sample (maps of 76 x 76), "blocked" beyond.
 
     Returns:
         [B, H, W, C'] refined features F_r, in the dtype of `features`.
@@ -59,6 +69,11 @@ def masked_patch_attention(
     """
     _check(features, mask, temperature, patch_size, mask_bias, method)
     temperature = jnp.maximum(temperature.astype(jnp.float32), 2.0 / mask_bias)
+    if method == "auto":
+        _, height, width, _ = features.shape
+        method = "gram" if (height * width) ** 2 <= _LARGEST_GRAM else "blocked"
+    if method == "blocked":
+        return _blocked(features, valid_keys(mask, patch_size), temperature, patch_size, mask_bias)
     if method == "unrolled":
         similarity, mix = _unrolled_similarity, _unrolled_mix
     else:
@@ -147,21 +162,34 @@ def _gram_similarity(features: jax.Array, patch_size: int) -> jax.Array:
 
     So S is the Gram matrix of the pixels summed along its shifted diagonals, first in x and then in y.
     """
-    _, height, width, _ = features.shape
-    rows, columns = height - patch_size + 1, width - patch_size + 1
     padded = _pad(features, patch_size)
-    gram = _inner_products("byxc,bijc->byxij", padded, features)
-    gram = sum(gram[:, :, d : d + width, :, d : d + columns] for d in range(patch_size))
-    gram = sum(gram[:, d : d + height, :, d : d + rows] for d in range(patch_size))
+    gram = _diagonal_sums(_inner_products("byxc,bijc->byxij", padded, features), patch_size)
     queries = _inverse_norm(padded, patch_size)[:, :, :, None, None]
     keys = _inverse_norm(features, patch_size)[:, None, None]
     return gram * queries * keys
 
 
+def _diagonal_sums(gram: jax.Array, patch_size: int) -> jax.Array:
+    """From pixels to patches: sum over d of gram[.., q + d, .., k + d], in x and in y; both maps shrink by s - 1."""
+    height, width, rows, columns = (side - patch_size + 1 for side in gram.shape[1:])
+    gram = sum(gram[:, :, d : d + width, :, d : d + columns] for d in range(patch_size))
+    return sum(gram[:, d : d + height, :, d : d + rows] for d in range(patch_size))
+
+
 def _gram_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
     """Eq. (11) and rolling without patches: pixel p gets sum_d W[p - d, k - d], then one product with the pixels."""
+    _, height, width, _ = features.shape
+    mixed = jnp.einsum("byxij,bijc->byxc", _spread_along_diagonals(weights, patch_size, keep="map"), features)
+    return mixed / _coverage(height, width, patch_size).astype(mixed.dtype)
+
+
+def _spread_along_diagonals(weights: jax.Array, patch_size: int, keep: Literal["map", "all"]) -> jax.Array:
+    """From patches to pixels, the transpose of `_diagonal_sums`: sum over d of W[.., p - d, .., k - d].
+
+    The patch of query y starts at row y - before, so the row d of a patch is the row d - before of its query. `keep`
+    says whether pixels outside the queries' map ("all", a halo of s - 1) are kept or dropped.
+    """
     before, _ = _reach(patch_size)
-    # The patch of query y starts at row y - before, so the row d of a patch is the row d - before of its query.
     for query_axis, key_axis in ((1, 3), (2, 4)):
         size = weights.shape[query_axis]
         shifted = []
@@ -170,11 +198,83 @@ def _gram_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.A
             padding[query_axis] = (d, patch_size - 1 - d)
             padding[key_axis] = (d, patch_size - 1 - d)
             moved = jnp.pad(weights, padding)
-            shifted.append(jax.lax.slice_in_dim(moved, before, before + size, axis=query_axis))
+            if keep == "map":
+                moved = jax.lax.slice_in_dim(moved, before, before + size, axis=query_axis)
+            shifted.append(moved)
         weights = sum(shifted)
+    return weights
+
+
+def _blocked(
+    features: jax.Array, valid: jax.Array, temperature: jax.Array, patch_size: int, mask_bias: float
+) -> jax.Array:
+    """Eqs. (7)-(11) and rolling for one sample and one tile of queries at a time."""
     _, height, width, _ = features.shape
-    mixed = jnp.einsum("byxij,bijc->byxc", weights, features)
-    return mixed / _coverage(height, width, patch_size).astype(mixed.dtype)
+    tile = _tile_shape(height, width)
+    refine = partial(_refine_by_tiles, patch_size=patch_size, mask_bias=mask_bias, tile=tile)
+    return jax.lax.map(lambda sample: refine(*sample), (features, valid, temperature))
+
+
+def _tile_shape(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the queries that are worked on together, as square as the map allows."""
+    queries = max(1, _BLOCK_SCORES // (height * width))
+    rows = min(height, max(1, math.isqrt(queries)))
+    return rows, min(width, max(1, queries // rows))
+
+
+def _refine_by_tiles(
+    features: jax.Array,
+    valid: jax.Array,
+    temperature: jax.Array,
+    *,
+    patch_size: int,
+    mask_bias: float,
+    tile: tuple[int, int],
+) -> jax.Array:
+    """One sample: features [H, W, C], valid keys [H-s+1, W-s+1] and its temperature -> [H, W, C]."""
+    height, width, channels = features.shape
+    before, after = _reach(patch_size)
+    halo = patch_size - 1
+    counts = tuple(-(-side // step) for side, step in zip((height, width), tile))
+    padded_sides = tuple(count * step for count, step in zip(counts, tile))
+    spare = tuple(padded - side for padded, side in zip(padded_sides, (height, width)))
+    padded = jnp.pad(features, [(before, after + spare[0]), (before, after + spare[1]), (0, 0)])
+    inverse_key_norm = _inverse_norm(features[None], patch_size)[0]
+
+    # The backward pass computes a tile again instead of keeping its scores.
+    @jax.checkpoint
+    def refine_tile(corner: jax.Array) -> jax.Array:
+        top, left = corner
+        pixels = jax.lax.dynamic_slice(padded, (top, left, 0), (tile[0] + halo, tile[1] + halo, channels))[None]
+        s = _diagonal_sums(_inner_products("byxc,bijc->byxij", pixels, features[None]), patch_size)[0]
+        s = s * (_inverse_norm(pixels, patch_size)[0, :, :, None, None] * inverse_key_norm)
+        weights = jax.nn.softmax(jnp.where(valid, s / temperature, -mask_bias), axis=(-2, -1))
+        # Queries of the last tiles that lie outside the map lay down nothing.
+        inside = (top + jnp.arange(tile[0]) < height)[:, None] & (left + jnp.arange(tile[1]) < width)
+        weights = (weights * inside[:, :, None, None]).astype(features.dtype)
+        spread = _spread_along_diagonals(weights[None], patch_size, keep="all")[0]
+        return jnp.einsum("yxij,ijc->yxc", spread, features)
+
+    tops, lefts = (jnp.arange(count) * step for count, step in zip(counts, tile))
+    corners = jnp.stack(jnp.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
+    patches = jax.lax.map(refine_tile, corners)  # of the padded map: a tile and a halo around it
+    patches = patches.reshape(*counts, tile[0] + halo, tile[1] + halo, channels)
+    rolled = _join(_join(patches.transpose(0, 2, 1, 3, 4), tile[0]).transpose(1, 2, 0, 3), tile[1])
+    rolled = rolled.transpose(1, 0, 2)[before : before + height, before : before + width]
+    return rolled / _coverage(height, width, patch_size).astype(rolled.dtype)
+
+
+def _join(blocks: jax.Array, step: int) -> jax.Array:
+    """Overlap-add along one axis: block i of [N, step + halo, ...] starts at i * step of [N * step + halo, ...]."""
+    count, length, *rest = blocks.shape
+    joined = jnp.zeros((count * step + length - step, *rest), blocks.dtype)
+    for start in range(0, length, step):  # a halo may be wider than a step
+        part = blocks[:, start : start + step]
+        part = jnp.pad(part, [(0, 0), (0, step - part.shape[1])] + [(0, 0)] * len(rest))
+        part = part.reshape(count * step, *rest)
+        end = min(start + count * step, joined.shape[0])
+        joined = joined.at[start:end].add(part[: end - start])
+    return joined
 
 
 def _inner_products(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
