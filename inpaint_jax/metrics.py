@@ -1,7 +1,14 @@
-"""Image quality, per image; images are [B, H, W, 3] in [0, 1]."""
+"""Image quality, per image ([B, H, W, 3] in [0, 1]), and the distance between two sets of images, from features."""
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+_SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
 
 
 def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
@@ -17,6 +24,21 @@ def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return 100 * jnp.mean(jnp.abs(prediction - target), axis=(-3, -2, -1))
 
 
+def relative_mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Sum of |prediction - target| over sum of (prediction + target): what EdgeConnect and WaveFill print as MAE.
+
+    Args:
+        prediction: [B, H, W, 3] in [0, 1].
+        target: [B, H, W, 3] in [0, 1].
+
+    Returns:
+        [B] in [0, 1]; 0 where both images are black.
+    """
+    axes = (-3, -2, -1)
+    difference, total = jnp.sum(jnp.abs(prediction - target), axis=axes), jnp.sum(prediction + target, axis=axes)
+    return difference / jnp.where(total > 0, total, 1)
+
+
 def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Peak signal-to-noise ratio, -10 log10(mean squared error), over all pixels and channels.
 
@@ -28,6 +50,42 @@ def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
         [B] in dB; inf where the images are equal.
     """
     return -10 * jnp.log10(jnp.mean(jnp.square(prediction - target), axis=(-3, -2, -1)))
+
+
+def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Structural similarity (Wang et al., IEEE TIP 2004), per channel, then averaged.
+
+        SSIM = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)),  C1 = 0.01^2, C2 = 0.03^2
+
+    Means m, variances s^2 and the covariance s_xy are local, under an 11 x 11 Gaussian window of sigma 1.5; windows
+    that stick out of the image do not count. As scikit-image's structural_similarity with gaussian_weights=True,
+    use_sample_covariance=False, data_range=1.
+
+    Args:
+        prediction: [B, H, W, 3] in [0, 1], H and W at least 11.
+        target: [B, H, W, 3] in [0, 1].
+
+    Returns:
+        [B], at most 1, and 1 where the images are equal.
+
+    Raises:
+        ValueError: the images are smaller than the window.
+    """
+    if min(prediction.shape[-3:-1]) < _SSIM_WINDOW:
+        height, width = prediction.shape[-3:-1]
+        raise ValueError(
+            f"SSIM needs images of at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels, not {height} x {width}."
+        )
+    # Second moments about the middle of the range lose fewer digits in float32 when the mean is subtracted below.
+    x, y = prediction.astype(jnp.float32) - 0.5, target.astype(jnp.float32) - 0.5
+    mean_x, mean_y, xx, yy, xy = jnp.split(_gaussian_window(jnp.concatenate([x, y, x * x, y * y, x * y], -1)), 5, -1)
+    covariance = xy - mean_x * mean_y
+    variances = (xx - mean_x**2) + (yy - mean_y**2)
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    return jnp.mean(luminance * structure, axis=(-3, -2, -1))
 
 
 def hole_psnr(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
@@ -44,3 +102,151 @@ def hole_psnr(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.
     hole = (mask > 0.5).astype(target.dtype)[..., None]
     square = jnp.sum(hole * jnp.square(prediction - target), axis=(-3, -2, -1))
     return -10 * jnp.log10(square / (3 * jnp.sum(hole, axis=(-3, -2, -1))))
+
+
+def _gaussian_window(maps: jax.Array) -> jax.Array:
+    """Weighted means over all windows inside the map, rows first, then columns: [B, H, W, C] -> [B, H-10, W-10, C]."""
+    offsets = np.arange(_SSIM_WINDOW) - _SSIM_WINDOW // 2
+    weights = np.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    for axis in (-3, -2):
+        length = maps.shape[axis] - _SSIM_WINDOW + 1
+        shifted = (jax.lax.slice_in_dim(maps, d, d + length, axis=axis) for d in range(_SSIM_WINDOW))
+        maps = sum(weight * part for weight, part in zip(weights, shifted))
+    return maps
+
+
+class GaussianStatistics:
+    """Mean and covariance of feature vectors that come in batches; in float64, without keeping the vectors.
+
+    Batches are joined by the update of Chan, Golub and LeVeque (1983), which subtracts no large sums from each other:
+    the result is that of np.mean and np.cov over all vectors, up to rounding, however they were cut and ordered.
+
+    Attributes:
+        count: vectors so far.
+        mean: [D] float64.
+        second_moment: [D, D] float64, sum of (x - mean)(x - mean)^T.
+    """
+
+    def __init__(self, size: int):
+        self.count = 0
+        self.mean = np.zeros(size)
+        self.second_moment = np.zeros((size, size))
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """[D, D] float64, the unbiased estimate (as np.cov); of rank count - 1 at most.
+
+        Raises:
+            ValueError: there are fewer than two vectors.
+        """
+        if self.count < 2:
+            raise ValueError(f"A covariance needs two feature vectors, here are {self.count}.")
+        return self.second_moment / (self.count - 1)
+
+    def update(self, features: jax.Array) -> None:
+        """Adds a batch.
+
+        Args:
+            features: [N, D], N may be 0.
+
+        Raises:
+            ValueError: features are not [N, D], or not all finite (nothing was added).
+        """
+        features = np.asarray(features, np.float64)
+        if features.ndim != 2 or features.shape[1] != self.mean.size:
+            raise ValueError(f"Give features as [N, {self.mean.size}], not {features.shape}.")
+        if not np.isfinite(features).all():
+            bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+            raise ValueError(f"Features of {bad.size} images are not finite (of this batch: {bad[:8].tolist()}).")
+        if len(features):
+            mean = features.mean(axis=0)
+            centred = features - mean
+            self._join(len(features), mean, centred.T @ centred)
+
+    def merge(self, other: "GaussianStatistics") -> None:
+        """Adds what another one has gathered; `other` stays as it is.
+
+        Raises:
+            ValueError: the sizes of the feature vectors differ.
+        """
+        if other.mean.size != self.mean.size:
+            raise ValueError(f"Statistics of {self.mean.size} and of {other.mean.size} features do not merge.")
+        if other.count:
+            self._join(other.count, other.mean, other.second_moment)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays (count, mean, second_moment), to be saved; `from_arrays` gives the same back."""
+        return {"count": np.int64(self.count), "mean": self.mean.copy(), "second_moment": self.second_moment.copy()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "GaussianStatistics":
+        """The statistics that `to_arrays` took apart.
+
+        Raises:
+            ValueError: an array is missing or does not fit the others.
+        """
+        missing = {"count", "mean", "second_moment"} - set(arrays)
+        if missing:
+            raise ValueError(f"These are no saved statistics, they lack {', '.join(sorted(missing))}.")
+        mean, second_moment = (np.array(arrays[name], np.float64) for name in ("mean", "second_moment"))
+        if mean.ndim != 1 or second_moment.shape != mean.shape * 2 or np.shape(arrays["count"]) != ():
+            raise ValueError(
+                f"These are no saved statistics: count {np.shape(arrays['count'])}, mean {mean.shape}, "
+                f"second_moment {second_moment.shape}."
+            )
+        statistics = cls(mean.size)
+        statistics.count, statistics.mean, statistics.second_moment = int(arrays["count"]), mean, second_moment
+        return statistics
+
+    def _join(self, count: int, mean: np.ndarray, second_moment: np.ndarray) -> None:
+        total = self.count + count
+        difference = mean - self.mean
+        self.second_moment += second_moment
+        self.second_moment += np.outer(difference * (self.count * count / total), difference)
+        self.mean = self.mean + difference * (count / total)
+        self.count = total
+
+
+def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
+    """Fréchet distance of two Gaussians; of `features.inception.pool3` it is the FID (Heusel et al., arXiv 1706.08500).
+
+        |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
+
+    With C = F F^T the trace of the root is the sum of the singular values of F_a^T F_b. That stays real and exact where
+    the covariances are singular (fewer images than features), and costs little there, which a matrix root does not.
+
+    Args:
+        mean_a: [D], any float type; computed in float64.
+        cov_a: [D, D], symmetric and positive semi-definite, as np.cov gives it.
+        mean_b: [D].
+        cov_b: [D, D].
+
+    Returns:
+        The distance, >= 0; 0 up to rounding for equal Gaussians. It depends on the number of images (it falls as that
+        rises), so compare only figures of equally many.
+
+    Raises:
+        ValueError: the shapes do not fit each other, values are not finite, or a covariance cannot be one.
+    """
+    mean_a, cov_a, mean_b, cov_b = (np.asarray(array, np.float64) for array in (mean_a, cov_a, mean_b, cov_b))
+    size = mean_a.size
+    shapes = [array.shape for array in (mean_a, mean_b, cov_a, cov_b)]
+    if shapes != [(size,), (size,), (size, size), (size, size)]:
+        raise ValueError(f"Give means [D] and covariances [D, D] of the same D, not {shapes}.")
+    if not all(np.isfinite(array).all() for array in (mean_a, cov_a, mean_b, cov_b)):
+        raise ValueError("The means and covariances hold values that are not finite.")
+    product = _covariance_factor(cov_a).T @ _covariance_factor(cov_b)
+    root_trace = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
+    distance = np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * root_trace
+    return max(float(distance), 0.0)  # rounding may leave -1e-14 of equal ones
+
+
+def _covariance_factor(covariance: np.ndarray) -> np.ndarray:
+    """F [D, rank] with F F^T = covariance, by Cholesky decomposition with pivoting, which singular ones have too."""
+    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance, lower=1)
+    result = np.zeros((len(covariance), rank))
+    result[pivots - 1] = np.tril(factor)[:, :rank]
+    if not np.allclose(result @ result.T, covariance, rtol=0, atol=1e-4 * np.abs(covariance).max(initial=0)):
+        raise ValueError("A covariance is not symmetric and positive semi-definite.")
+    return result

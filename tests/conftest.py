@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import runpy
 import shutil
 import tempfile
 from pathlib import Path
@@ -76,3 +77,23 @@ def make_config(photos):
         return config
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_workdir(make_config, tmp_path_factory) -> Path:
+    """The workdir of a run of two steps."""
+    from inpaint_jax.training import loop
+
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    loop.train(make_config(train__max_steps=2, train__samples=0), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def inception_state(shared) -> dict[str, np.ndarray]:
+    """A state_dict of FID's Inception with reproducible pseudo-random weights, those of the reference outputs."""
+    recipe = runpy.run_path(str(shared / "reference" / "fid_random_weights_recipe.py"))
+    with np.load(shared / "reference" / "fid_architecture_random_weights.npz") as reference:
+        names, shapes = reference["keys"], reference["shapes"]
+    shapes = [tuple(int(n) for n in shape.split(",")) for shape in shapes]
+    return {str(name): recipe["tensor"](str(name), shape) for name, shape in zip(names, shapes)}

@@ -60,7 +60,7 @@ class WeightsFile:
             WeightsInvalid: the copy in the cache does not have the published checksum.
         """
         # pooch would silently replace such a file, which may be one that somebody put there by hand.
-        if self.path.exists() and not self._is_intact():
+        if self.path.exists() and not self.matches(self.path):
             raise WeightsInvalid(
                 f"{self.path} does not have the checksum {self.checksum}: delete it and start again, "
                 f"or replace it by the file of {self.url}."
@@ -83,9 +83,10 @@ class WeightsFile:
                 f"network and put it at {self.path}, or give the path of a copy to load(path) or in the config."
             ) from error
 
-    def _is_intact(self) -> bool:
+    def matches(self, path: str | Path) -> bool:
+        """Whether there is a file at `path` and it has the published checksum."""
         algorithm, digest = self.checksum.split(":")
-        return self.path.is_file() and pooch.file_hash(str(self.path), alg=algorithm) == digest
+        return Path(path).is_file() and pooch.file_hash(str(path), alg=algorithm) == digest
 
 
 def check_tree(params: Mapping[str, Any], expected: Mapping[str, Any], source: str | Path = "the weights") -> None:
