@@ -10,6 +10,7 @@ The latest checkpoint is kept to go on from, the best one to use. A save runs in
 folder that is renamed at the end, so a killed run leaves a whole checkpoint or none.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +23,13 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 _FOLDER = "checkpoints"
 _METRIC = "validation_loss"
 
-# Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours.
+# Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours, and of what
+# read_only changes.
+_NOISE = ("tracked_metric", "read_only", "is read only", "Metadata file does not exist")
 logging.getLogger("absl").addFilter(
     lambda record: (
         "orbax" not in record.pathname
-        or (record.levelno >= logging.WARNING and "tracked_metric" not in record.getMessage())
+        or (record.levelno >= logging.WARNING and not any(words in record.getMessage() for words in _NOISE))
     )
 )
 
@@ -131,6 +134,25 @@ class Checkpoints:
         """Waits for the save under way, and lets go of the folder."""
         self.wait()
         self._manager.close()
+
+
+def load_config(workdir: str | Path) -> dict[str, Any]:
+    """Reads the config of a run, as a nested dict.
+
+    Args:
+        workdir: the folder of a run.
+
+    Returns:
+        what config.json holds.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it is no workdir.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        what = "holds no config.json" if Path(workdir).is_dir() else "does not exist"
+        raise FileNotFoundError(f"{workdir} {what}; give the workdir of a training run.")
+    return json.loads(path.read_text())
 
 
 def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, int]:

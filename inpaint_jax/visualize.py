@@ -1,5 +1,6 @@
 """Pictures of results and runs. Functions return arrays or matplotlib figures; they save nothing."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,39 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     _plot(panels[1, 1], rows, labels, title="Learned temperatures (mean over the batch)", ylabel="t")
     if panels[1, 1].lines:
         panels[1, 1].set_yscale("log")
+    return figure
+
+
+def metrics_by_ratio(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Each metric against the mask ratio, a line for each method.
+
+    Args:
+        rows: of an evaluation, with method, bin, mae, psnr, ssim, fid; the row "all" is left out.
+
+    Returns:
+        a figure with a panel for each metric that was computed.
+    """
+    shown = {"mae": "MAE (%)", "psnr": "PSNR (dB)", "ssim": "SSIM", "fid": "FID"}
+    shown = {name: label for name, label in shown.items() if any(row.get(name) is not None for row in rows)}
+    rows = [row for row in rows if row["bin"].startswith("(")]
+    bins = sorted({row["bin"] for row in rows})
+    figure = Figure(figsize=(4.6 * max(1, len(shown)), 4.2), layout="constrained")
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    for axes, (name, label) in zip(panels, shown.items()):
+        for method, colour, marker in zip(
+            dict.fromkeys(row["method"] for row in rows), itertools.cycle(COLOURS), itertools.cycle("osD^vP*")
+        ):
+            points = [
+                (bins.index(row["bin"]), row[name]) for row in rows if row["method"] == method and row[name] is not None
+            ]
+            if points:
+                axes.plot(*zip(*points), color=colour, marker=marker, markersize=5, linewidth=1.5, label=method)
+        better = "higher is better" if name in ("psnr", "ssim") else "lower is better"
+        axes.set(title=f"{label}, {better}", xlabel="mask ratio", xticks=range(len(bins)))
+        axes.set_xticklabels(bins, rotation=30)
+        axes.grid(alpha=0.3)
+    if len(panels) and panels[0].lines:
+        panels[0].legend(frameon=False)
     return figure
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -20,6 +20,9 @@ MEAN_ANGLE = 2 * math.pi / 5
 ANGLE_RANGE = 2 * math.pi / 15
 SQUARE_FRACTION = 3 / 8
 LOCAL_CROP_FRACTION = 1 / 2
+_RATIO_ATTEMPTS = 200
+
+Missing = Literal["white", "black"]
 
 
 class Mask(NamedTuple):
@@ -84,6 +87,44 @@ def free_form_mask(
     return canvas[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1].astype(bool)
 
 
+def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, low: float, high: float) -> np.ndarray:
+    """Draws brush strokes until they cover a wanted part of the image.
+
+    The wanted ratio is uniform in the range. Strokes are those of `free_form_mask`; one that would overshoot the range
+    is dropped, and the next ones are thinner and shorter.
+
+    Args:
+      rng: source of randomness.
+      height: of the mask.
+      width: of the mask.
+      low: missing pixels as a fraction of all, to be exceeded.
+      high: the same, not to be exceeded.
+
+    Returns:
+      bool [height, width], True = missing; low < mean <= high.
+
+    Raises:
+      ValueError: the range is empty, or too narrow for strokes on so small an image.
+    """
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"A mask ratio must lie in a range within 0 and 1, not ({low}, {high}].")
+    target = rng.uniform(low, high)
+    mask, scale = np.zeros((height, width), bool), 1.0
+    for _ in range(_RATIO_ATTEMPTS):
+        vertices = tuple(max(1, round(scale * count)) for count in VERTICES)
+        brush = tuple(scale * pixels for pixels in STROKE_WIDTH)
+        grown = mask | free_form_mask(rng, height, width, strokes=(1, 1), vertices=vertices, stroke_width=brush)
+        if grown.mean() > high:
+            scale *= 0.9
+            continue
+        mask = grown
+        if mask.mean() >= target and mask.mean() > low:
+            return mask
+    if mask.mean() > low:
+        return mask
+    raise ValueError(f"No strokes cover between {low} and {high} of {height} x {width} pixels; widen the range.")
+
+
 def square_mask(
     rng: np.random.Generator, height: int, width: int, fraction: float = SQUARE_FRACTION
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
@@ -142,8 +183,12 @@ def local_crop_for(rng: np.random.Generator, mask: np.ndarray, side: int) -> np.
     return np.clip(centre - side // 2, 0, np.array(mask.shape) - side).astype(np.int32)
 
 
-def read_mask(file: str | os.PathLike | bytes) -> np.ndarray:
+def read_mask(file: str | os.PathLike | bytes, missing: Missing = "white") -> np.ndarray:
     """Reads a mask file of any image format: brighter than 127 (white) = missing.
+
+    Args:
+      file: a path, or the bytes of an encoded image.
+      missing: which colour means missing, "white" or "black".
 
     Returns:
       bool [H, W].
@@ -151,11 +196,12 @@ def read_mask(file: str | os.PathLike | bytes) -> np.ndarray:
     Raises:
       UnreadableImage: the file is missing, truncated, or no image.
     """
-    return _binarise(read_image(file))
+    return _binarise(read_image(file), missing)
 
 
-def _binarise(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) > 127
+def _binarise(image: np.ndarray, missing: Missing) -> np.ndarray:
+    white = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) > 127
+    return white if missing == "white" else ~white
 
 
 class MaskSource(Protocol):
@@ -185,6 +231,7 @@ class FolderMasks:
 
     files: ImageSource
     size: int
+    missing: Missing = "white"
 
     def draw(self, rng: np.random.Generator, index: int | None = None) -> Mask:
         """Reads a random file, or, given an index, the file of that number, starting over after the last one.
@@ -199,19 +246,30 @@ class FolderMasks:
         except UnreadableImage as error:
             raise RuntimeError(f"Remove or repair the mask file {error.name}: {error.reason}.") from error
         image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_NEAREST_EXACT)
-        mask = _binarise(image)
+        mask = _binarise(image, self.missing)
         return Mask(mask, local_crop_for(rng, mask, local_crop_side(*mask.shape)))
 
 
 def open_masks(spec: str, size: int) -> MaskSource:
-    """Opens what `config.data.masks` names: `freeform`, or `folder:PATH` (`?list=FILE` as for photos).
+    """Opens what `config.data.masks` names: `freeform`, or `folder:PATH`.
+
+    A folder takes the options `?list=FILE`, as for photos, and `?missing=black` for files in which black marks the
+    hole; both are joined by &.
 
     Raises:
-      ValueError: an unknown spec, or no image file in the folder.
+      ValueError: an unknown spec or option, or no image file in the folder.
       FileNotFoundError: no such folder.
     """
     if spec == "freeform":
         return FreeFormMasks(size)
     if spec.startswith("folder:"):
-        return FolderMasks(open_source(spec), size)
+        folder, mark, options = spec.rpartition("?")
+        folder, options = (folder, options.split("&")) if mark else (spec, [])
+        missing = next(
+            (option.removeprefix("missing=") for option in options if option.startswith("missing=")), "white"
+        )
+        if missing not in get_args(Missing):
+            raise ValueError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
+        others = "&".join(option for option in options if not option.startswith("missing="))
+        return FolderMasks(open_source(f"{folder}?{others}" if others else folder), size, missing)
     raise ValueError(f"Masks {spec!r} are unknown; write freeform or folder:PATH.")

@@ -215,6 +215,7 @@ def evaluation_batches(
     batch_size: int,
     seed: int,
     resize: Resize = "shortest",
+    start_step: int = 0,
     workers: int = 0,
     limit: int | None = None,
     skipped: dict[str, str] | None = None,
@@ -234,6 +235,7 @@ def evaluation_batches(
       batch_size: of all processes together.
       seed: fixes the masks.
       resize: "shortest" or "stretch"; see resize_and_crop.
+      start_step: number of batches to leave out, without reading them.
       workers: worker processes; 0 reads in threads of this process.
       limit: take only the first `limit` photos.
       skipped: where to note unreadable files; those in it already are not warned about again.
@@ -256,7 +258,8 @@ def evaluation_batches(
     padded = -(-count // batch_size) * batch_size
     sample = _EvaluationSample(source, masks, resize, count)
     dataset = grain.MapDataset.range(padded).random_map(sample, seed=seed)
-    return Batches(_prefetch(dataset[process_index::process_count].batch(local_batch), workers), source, skipped)
+    dataset = dataset[process_index::process_count].batch(local_batch)[start_step:]
+    return Batches(_prefetch(dataset, workers), source, skipped)
 
 
 def _local_batch_size(batch_size: int, process_count: int) -> int:

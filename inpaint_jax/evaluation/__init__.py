@@ -1,0 +1,1 @@
+"""Tables by mask ratio: the run over a data set, the classical methods beside the model, and what is written."""

@@ -1,0 +1,78 @@
+"""Methods without learning to compare with. Imports no jax, because the processes that run them import it again."""
+
+import signal
+
+import cv2
+import numpy as np
+from skimage.restoration import inpaint_biharmonic
+
+_RADIUS = 3  # pixels around a missing one that OpenCV's methods look at; the value of its tutorials
+
+
+def mean_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Fills the hole with the mean colour of the known pixels, mid grey if there are none."""
+    known = image[~mask]
+    colour = known.mean(axis=0) if known.size else np.full(3, 127.5)
+    return np.where(mask[..., None], np.rint(colour).astype(np.uint8), image)
+
+
+def telea(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Telea, "An Image Inpainting Technique Based on the Fast Marching Method" (2004), by OpenCV."""
+    return cv2.inpaint(np.ascontiguousarray(image), mask.astype(np.uint8), _RADIUS, cv2.INPAINT_TELEA)
+
+
+def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Bertalmio et al., "Navier-Stokes, Fluid Dynamics, and Image and Video Inpainting" (2001), by OpenCV."""
+    return cv2.inpaint(np.ascontiguousarray(image), mask.astype(np.uint8), _RADIUS, cv2.INPAINT_NS)
+
+
+def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Damelin and Hoang, "On Surface Completion and Image Inpainting by Biharmonic Functions" (2018), by scikit-image.
+
+    It solves one linear system per hole, which takes seconds where a hole has tens of thousands of pixels.
+    """
+    if mask.all():
+        return mean_fill(image, mask)  # the equation has no boundary to start from
+    filled = inpaint_biharmonic(image, mask, channel_axis=-1)
+    return np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
+
+
+METHODS = {"mean": mean_fill, "telea": telea, "navier_stokes": navier_stokes, "biharmonic": biharmonic}
+"""Name -> function of image uint8 [H, W, 3] and mask bool [H, W], True = missing, to the completed uint8 [H, W, 3]."""
+
+
+def complete(method: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Fills the hole of one image.
+
+    Args:
+        method: one of METHODS.
+        image: uint8 [H, W, 3].
+        mask: bool [H, W], True = missing.
+
+    Returns:
+        uint8 [H, W, 3], the known pixels as given.
+
+    Raises:
+        ValueError: no such method.
+    """
+    check(method)
+    if not mask.any():
+        return image
+    # OpenCV's Telea lets what lies in the hole, which would be the truth, leak into its result: hide it.
+    return np.where(mask[..., None], METHODS[method](mean_fill(image, mask), mask), image)
+
+
+def check(method: str) -> None:
+    """Says which methods there are.
+
+    Raises:
+        ValueError: `method` is none of them.
+    """
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}; choose of {', '.join(METHODS)}.")
+
+
+def start_worker() -> None:
+    """Prepares a process that runs these methods: one thread each, and deaf to Ctrl-C."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole group; the main process decides

@@ -1,0 +1,63 @@
+"""All methods of an evaluation as one function of a batch."""
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from inpaint_jax.evaluation import classical
+from inpaint_jax.inference import Inpainter
+
+
+class Methods:
+    """Classical methods in processes of their own, and models on the devices meanwhile. Close it, or use a `with`.
+
+    Args:
+        classical_names: of `classical.METHODS`.
+        models: name -> Inpainter.
+        workers: processes for the classical methods; 0 runs them in this one.
+
+    Attributes:
+        names: of all methods, in the order of tables: models last.
+    """
+
+    def __init__(self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int):
+        self._classical = tuple(classical_names)
+        self._models = dict(models)
+        self.names = (*self._classical, *self._models)
+        self._pool = None
+        if workers and self._classical:
+            # Fresh processes: a fork of one that runs jax may hang.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), initializer=classical.start_worker
+            )
+
+    def __call__(self, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Fills the holes of a batch by every method.
+
+        Args:
+            images: uint8 [B, H, W, 3].
+            masks: bool [B, H, W], True = missing.
+
+        Returns:
+            method -> completed uint8 [B, H, W, 3], the known pixels as given.
+        """
+        tasks = [(name, image, mask) for name in self._classical for image, mask in zip(images, masks)]
+        futures = [self._pool.submit(classical.complete, *task) for task in tasks] if self._pool else None
+        by_model = {name: model.predict(images, masks).completed for name, model in self._models.items()}
+        done = [f.result() for f in futures] if futures else [classical.complete(*task) for task in tasks]
+        count = len(images)
+        by_classical = {name: np.stack(done[i * count : (i + 1) * count]) for i, name in enumerate(self._classical)}
+        return by_classical | by_model
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Methods":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,467 @@
+"""The run over a data set: every image with its mask through every method, and what is written about it.
+
+    data + masks -> pairs in bins -> each method -> scores of each image -> means by bin -> tables, plot, sheet
+
+The work goes bin by bin and batch by batch, and what a batch adds is kept in unfinished.npz, so that a run that was
+stopped goes on behind the last batch that was saved.
+"""
+
+import dataclasses
+import json
+import logging
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from inpaint_jax import metrics, visualize
+from inpaint_jax.data.images import Resize, UnreadableImage, resize_and_crop
+from inpaint_jax.data.pipeline import Batch, evaluation_batches
+from inpaint_jax.data.sources import ImageSource, open_source
+from inpaint_jax.evaluation import classical, fid, output, tables
+from inpaint_jax.evaluation.methods import Methods
+from inpaint_jax.evaluation.pairs import Bin, Pairing, pair
+from inpaint_jax.evaluation.scores import ALL, Scores, summarise
+from inpaint_jax.features import inception
+from inpaint_jax.features.weights import WeightsUnavailable
+from inpaint_jax.inference import Inpainter
+from inpaint_jax.metrics import GaussianStatistics
+from inpaint_jax.nets.generator import HOLE_COLOUR
+
+_log = logging.getLogger("inpaint_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to evaluate on, and how.
+
+    Attributes:
+        data: as in configs; None takes config.data.test.
+        masks: "folder:PATH", "generated" (strokes that hit the bins' ratios) or "freeform" (training masks).
+        pairing: "every_bin", each image once in each bin; or "once", each image with one mask.
+        classical: names of classical methods to run beside the models.
+        size: side of the images; None takes config.data.image_size.
+        limit: take only the first images.
+        seed: of the masks and of the choice of pictures.
+        fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.
+        batch_size: images at a time.
+        workers: processes that read images, and as many again for classical methods.
+        samples: rows of the picture sheet.
+        save_images: whether to write every completed image.
+        resume: go on with a run that was stopped.
+        save_every_seconds: how often to save what a stopped run goes on from.
+    """
+
+    data: str | None = None
+    masks: str = "generated"
+    pairing: Pairing = "every_bin"
+    classical: Sequence[str] = ()
+    size: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    fid: str = "auto"
+    batch_size: int = 8
+    workers: int = 2
+    samples: int = 6
+    save_images: bool = False
+    resume: bool = False
+    save_every_seconds: float = 60.0
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    output_dir: str | Path,
+    settings: Settings,
+    config: ConfigDict | None = None,
+    inception_params: Any = None,
+) -> list[dict[str, Any]]:
+    """Evaluates trained models and classical methods on the very same images and masks.
+
+    Args:
+        models: workdirs of training runs, or exported files; none evaluates the classical methods alone.
+        output_dir: metrics.json, metrics.csv, table.md, images.csv (every image's scores), metrics_by_ratio.png,
+            sheet.png and, if asked for, images/ go there.
+        settings: see there.
+        config: names data and size where the settings do not; that of the first model by default.
+        inception_params: of `features.inception`, to be used instead of those that `settings.fid` names; the distance
+            is the FID of the literature with the published weights alone.
+
+    Returns:
+        the rows of metrics.json: method, bin, count, mae (percent), mae_relative, psnr (dB), psnr_infinite, ssim,
+        fid, fid_note.
+
+    Raises:
+        ValueError: settings make no sense, the data holds no image, or output_dir holds an unfinished run of other
+            settings.
+        FileNotFoundError: there is no such model, folder of images, of masks, or file of Inception weights.
+    """
+    output_dir = Path(output_dir)
+    inpainters = _load(models)
+    settings = _complete_settings(settings, inpainters, config)
+    for name in settings.classical:
+        classical.check(name)
+    if not inpainters and not settings.classical:
+        raise ValueError("There is nothing to evaluate; give a --workdir, or --methods.")
+    source = open_source(settings.data)
+    resize = _resize_rule(inpainters, config)
+    bins = pair(
+        source,
+        settings.masks,
+        size=settings.size,
+        seed=settings.seed,
+        pairing=settings.pairing,
+        limit=settings.limit,
+        progress=lambda items: tqdm(items, desc="measuring masks", unit="mask", disable=None, leave=False),
+    )
+    if inception_params is None:
+        features, fid_note = _open_inception(settings.fid)
+    else:
+        features, fid_note = fid.FeatureExtractor(inception_params), None
+    identity = _identity(settings, resize, inpainters, source, bins, features)
+    if settings.resume and output.is_finished(output_dir, identity):
+        _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
+        return output.read_rows(output_dir)
+    state = _State.open(output_dir / "unfinished.npz", identity, settings.resume)
+
+    with Methods(settings.classical, inpainters, settings.workers) as methods, logging_redirect_tqdm():
+        run = _Run(settings, resize, bins, methods, features, fid_note, state, output_dir)
+        rows = run.to_the_end(source)
+        output.write(output_dir, identity, rows, state.scores)
+        if settings.samples:
+            sheet = visualize.image_sheet(run.samples())
+            Image.fromarray(sheet).save(output_dir / "sheet.png")
+    visualize.metrics_by_ratio(rows).savefig(output_dir / "metrics_by_ratio.png", dpi=100)
+    state.forget()
+    _log.info("%s\n%s", output_dir / "table.md", tables.to_markdown(rows))
+    return rows
+
+
+class _Run:
+    """The loop over bins and batches."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        resize: Resize,
+        bins: Sequence[Bin],
+        methods: Methods,
+        features: fid.FeatureExtractor | None,
+        fid_note: str | None,
+        state: "_State",
+        output_dir: Path,
+    ):
+        self.settings = settings
+        self.resize = resize
+        self.bins = bins
+        self.methods = methods
+        self.features = features
+        self.fid_note = fid_note
+        self.state = state
+        self.output_dir = output_dir
+        self._skipped: dict[str, str] = {}
+
+    def to_the_end(self, source: ImageSource) -> list[dict[str, Any]]:
+        """Does what is still to be done, and returns the table."""
+        truth = self._truth(source)
+        total = sum(len(part.images) for part in self.bins)
+        _log.info(
+            "%d pairs of image and mask in %d bins; methods: %s", total, len(self.bins), ", ".join(self.methods.names)
+        )
+        state = self.state
+        done = sum(len(part.images) for part in self.bins[: state.bin]) + state.batches * self.settings.batch_size
+        with tqdm(initial=min(done, total), total=total, unit="pair", disable=None) as bar:
+            while state.bin < len(self.bins):
+                part = self.bins[state.bin]
+                bar.set_description(part.label)
+                self._one_bin(part, bar)
+                self._close_bin(part, truth)
+                _log.info("Bin %s done.", part.label)
+        labels = [part.label for part in self.bins]
+        if self._skipped:
+            _log.warning("%d unreadable image(s) left out: %s", len(self._skipped), ", ".join(self._skipped))
+        if not self.features:
+            distances = {}
+        else:
+            distances = state.distances | {
+                (name, ALL): fid.distance(state.statistics[name, ALL], truth) for name in self.methods.names
+            }
+        unknown = {"fid": None, "fid_note": self.fid_note}
+        distances = {
+            (name, label): distances.get((name, label), unknown)
+            for name in self.methods.names
+            for label in (*labels, ALL)
+        }
+        return summarise(state.scores, self.methods.names, labels, distances)
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Truth, input and every method, for a seeded choice of pairs spread over the bins."""
+        rng = np.random.default_rng(self.settings.seed)
+        chosen = []
+        for number in range(self.settings.samples):
+            part = self.bins[number * len(self.bins) // self.settings.samples]
+            for index in rng.permutation(len(part.images)).tolist():
+                try:
+                    image = resize_and_crop(part.images[index], self.settings.size, resize=self.resize)
+                except UnreadableImage:
+                    continue
+                chosen.append((image, part.masks.draw(rng, index).mask))
+                break
+        images, masks = (np.stack(parts) for parts in zip(*chosen))
+        hole = np.rint(255 * np.array(HOLE_COLOUR)).astype(np.uint8)
+        return {
+            "truth": images,
+            "input": np.where(masks[..., None], hole, images),
+            **self.methods(images, masks),
+        }
+
+    def _truth(self, source: ImageSource) -> GaussianStatistics | None:
+        if not self.features:
+            return None
+        images = source
+        if self.settings.limit is not None:
+            images = pair(source, "generated", size=self.settings.size, seed=0, limit=self.settings.limit)[0].images
+        return fid.truth_statistics(
+            self.features,
+            images,
+            size=self.settings.size,
+            resize=self.resize,
+            batch_size=self.settings.batch_size,
+            workers=self.settings.workers,
+            progress=lambda items, what: tqdm(items, desc=what, unit="batch", disable=None, leave=False),
+        )
+
+    def _one_bin(self, part: Bin, bar: tqdm) -> None:
+        batches = evaluation_batches(
+            part.images,
+            part.masks,
+            size=self.settings.size,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            resize=self.resize,
+            start_step=self.state.batches,
+            workers=self.settings.workers,
+            skipped=self._skipped,
+        )
+        try:
+            for batch in batches:
+                self._one_batch(part, batch)
+                self.state.batches += 1
+                self.state.save_now_and_then(self.settings.save_every_seconds)
+                bar.update(int((batch["index"] >= 0).sum()))
+        except KeyboardInterrupt:
+            _log.info("Stopped. Go on with the same command and --resume.")
+            raise
+        finally:
+            batches.close()
+
+    def _one_batch(self, part: Bin, batch: Batch) -> None:
+        images, masks, valid = batch["image"], batch["mask"], batch["weight"] > 0
+        ratios = masks.mean(axis=(1, 2))
+        completed = self.methods(images, masks)
+        found = {name: jax.device_get(_score(results, images)) for name, results in completed.items()}
+        for row in np.flatnonzero(valid):
+            index = int(batch["index"][row])
+            common = {"bin": part.label, "image": part.images.numbers[index], "name": part.images.name(index)}
+            for name, values in found.items():
+                numbers = {metric: float(each[row]) for metric, each in values.items()}
+                self.state.scores.add(method=name, **common, mask_ratio=float(ratios[row]), **numbers)
+            if self.settings.save_images:
+                pictures = {name: results[row] for name, results in completed.items()}
+                output.save_images(self.output_dir, common, images[row], masks[row], pictures)
+        if self.features:
+            for name, results in completed.items():
+                self.state.statistics_of(name, part.label).update(self.features(results)[valid])
+
+    def _close_bin(self, part: Bin, truth: GaussianStatistics | None) -> None:
+        """Works out the bin's FID, and lets go of its statistics."""
+        state = self.state
+        if truth is not None:
+            for name in self.methods.names:
+                statistics = state.statistics_of(name, part.label)
+                state.distances[name, part.label] = fid.distance(statistics, truth)
+                state.statistics_of(name, ALL).merge(statistics)
+                del state.statistics[name, part.label]
+        state.bin, state.batches = state.bin + 1, 0
+        state.save()
+
+
+@dataclasses.dataclass
+class _State:
+    """All that a stopped run goes on from.
+
+    Attributes:
+        path: of the file that it is saved in.
+        identity: what the run must agree with it about.
+        bin: number of the bin under work.
+        batches: how many of its batches are done.
+        scores: of the images so far.
+        statistics: (method, label) -> of the completed images' features: the bin under work, and all.
+        distances: (method, label) -> FID of the bins that are done.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+    bin: int = 0
+    batches: int = 0
+    scores: Scores = dataclasses.field(default_factory=Scores)
+    statistics: dict[tuple[str, str], GaussianStatistics] = dataclasses.field(default_factory=dict)
+    distances: dict[tuple[str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
+    _saved_at: float = dataclasses.field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, path: Path, identity: dict[str, Any], resume: bool) -> "_State":
+        """Goes on where the file says, or starts afresh.
+
+        Raises:
+            ValueError: the file is of another evaluation, or is there although nobody asked to resume.
+        """
+        if not path.exists():
+            return cls(path, identity)
+        if not resume:
+            raise ValueError(
+                f"{path.parent} holds an unfinished evaluation; go on with it by --resume, or delete {path} to start "
+                "again."
+            )
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            document = json.loads(str(arrays.pop("document")))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it to start again.") from error
+        if differing := output.differences(document["identity"], identity):
+            raise ValueError(
+                f"{path.parent} holds an unfinished evaluation with other settings ({'; '.join(differing)}); give "
+                "another --output, or the old settings to go on with it."
+            )
+        state = cls(path, identity, document["bin"], document["batches"], Scores.from_csv(str(arrays.pop("scores"))))
+        state.distances = {(method, label): found for method, label, found in document["distances"]}
+        for number, (method, label) in enumerate(document["statistics"]):
+            prefix = f"statistics_{number}/"
+            parts = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+            state.statistics[method, label] = GaussianStatistics.from_arrays(parts)
+        _log.info("Going on in bin %d, behind batch %d.", state.bin + 1, state.batches)
+        return state
+
+    def statistics_of(self, method: str, label: str) -> GaussianStatistics:
+        """The statistics to add to."""
+        return self.statistics.setdefault((method, label), GaussianStatistics(fid.FEATURES))
+
+    def save(self) -> None:
+        """Writes the file in one piece."""
+        document = {
+            "identity": self.identity,
+            "bin": self.bin,
+            "batches": self.batches,
+            "distances": [[*key, found] for key, found in self.distances.items()],
+            "statistics": [list(key) for key in self.statistics],
+        }
+        arrays = {"document": np.array(json.dumps(document)), "scores": np.array(self.scores.to_csv())}
+        for number, statistics in enumerate(self.statistics.values()):
+            arrays |= {f"statistics_{number}/{name}": array for name, array in statistics.to_arrays().items()}
+        output.write_arrays(self.path, arrays)
+        self._saved_at = time.monotonic()
+
+    def save_now_and_then(self, seconds: float) -> None:
+        """Saves if that was not done for so long."""
+        if time.monotonic() - self._saved_at >= seconds:
+            self.save()
+
+    def forget(self) -> None:
+        """Removes the file of a run that is done."""
+        self.path.unlink(missing_ok=True)
+
+
+@jax.jit
+def _score(completed: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
+    """Two uint8 [B, H, W, 3] -> metric -> [B]; of the pixels as they would be saved."""
+    completed, truth = (images.astype(jnp.float32) / 255 for images in (completed, truth))
+    return {
+        "mae": metrics.mean_absolute_error(completed, truth),
+        "mae_relative": metrics.relative_mean_absolute_error(completed, truth),
+        "psnr": metrics.psnr(completed, truth),
+        "ssim": metrics.ssim(completed, truth),
+    }
+
+
+def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
+    """Models by the name of their folder or file, or by the whole path where that is not enough to tell them apart."""
+    paths = [Path(model) for model in models]
+    names = [path.stem if path.is_file() else path.resolve().name for path in paths]
+    clash = len(set(names)) < len(names) or not set(names).isdisjoint(classical.METHODS)
+    return {str(path) if clash else name: Inpainter.load(path) for name, path in zip(names, paths)}
+
+
+def _complete_settings(settings: Settings, inpainters: Mapping[str, Inpainter], config: ConfigDict | None) -> Settings:
+    data = _data_config(inpainters, config)
+    settings = dataclasses.replace(
+        settings, data=settings.data or data.get("test"), size=settings.size or data.get("image_size")
+    )
+    if not settings.data:
+        raise ValueError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
+    if not settings.size:
+        raise ValueError("No size to evaluate at; give --size=256, or a --config or --workdir that has one.")
+    for name, least in (("batch_size", 1), ("size", 11), ("workers", 0), ("samples", 0)):  # 11: the window of SSIM
+        if getattr(settings, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
+    return settings
+
+
+def _resize_rule(inpainters: Mapping[str, Inpainter], config: ConfigDict | None) -> Resize:
+    return _data_config(inpainters, config).get("resize", "shortest")
+
+
+def _data_config(inpainters: Mapping[str, Inpainter], config: ConfigDict | None) -> Mapping[str, Any]:
+    if config is not None:
+        return config.data.to_dict()
+    return next((inpainter.config["data"] for inpainter in inpainters.values()), {})
+
+
+def _open_inception(choice: str) -> tuple[fid.FeatureExtractor | None, str | None]:
+    """The features, or why there are none."""
+    if choice == "off":
+        return None, "switched off."
+    try:
+        return fid.FeatureExtractor(inception.load(None if choice == "auto" else choice)), None
+    except WeightsUnavailable as error:
+        if choice != "auto":
+            raise
+        _log.warning("No FID: %s", error)
+        return None, f"no weights of the Inception network; the file is {inception.FID_INCEPTION.url}."
+
+
+def _identity(
+    settings: Settings,
+    resize: Resize,
+    inpainters: Mapping[str, Inpainter],
+    source: ImageSource,
+    bins: Sequence[Bin],
+    features: fid.FeatureExtractor | None,
+) -> dict[str, Any]:
+    """All that the figures depend on, as JSON can hold it."""
+    return {
+        "data": settings.data,
+        "images": len(source),
+        "size": settings.size,
+        "resize": resize,
+        "masks": settings.masks,
+        "pairing": settings.pairing,
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "pairs": {part.label: len(part.images) for part in bins},
+        "classical": list(settings.classical),
+        "models": {
+            name: {"step": inpainter.step, "parameters": fid.checksum(inpainter.params)[:16]}
+            for name, inpainter in inpainters.items()
+        },
+        "inception": features.checksum[:16] if features else None,
+    }

@@ -1,0 +1,260 @@
+"""A trained generator as a function of images: load it once, call it on images and masks of any size."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from inpaint_jax import checkpoints, export
+from inpaint_jax.nets.generator import Generator
+
+logger = logging.getLogger("inpaint_jax")
+
+# Sides up to the first number are padded to a multiple of the second. Twenty sizes reach to 2048, so that a folder of
+# odd sizes compiles few programs, and a side grows by less than a quarter from 128 pixels on.
+_SIDE_STEPS = ((256, 32), (512, 64), (1024, 128))
+_LARGEST_STEP = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the generator makes of a batch of images.
+
+    Attributes:
+        completed: uint8 [B, H, W, 3], the given pixels as they were, and `refined` in the hole.
+        coarse: uint8 [B, H, W, 3], the first stage's image.
+        refined: uint8 [B, H, W, 3], the second stage's image, everywhere its own.
+        temperatures: float32 [B, K] of the attention heads.
+    """
+
+    completed: np.ndarray
+    coarse: np.ndarray
+    refined: np.ndarray
+    temperatures: np.ndarray
+
+
+class Inpainter:
+    """Fills holes: `Inpainter.load("runs/places2")(image, mask)`.
+
+    Images are padded by reflection to one of a few sizes (see `padded_side`) and cropped afterwards; one program is
+    compiled for every padded size and batch size, and kept. Batches are split over all local devices; a single image
+    runs on the first.
+
+    Args:
+        config: of the run that trained the generator, a nested dict as in config.json.
+        params: the generator's parameters.
+        step: of the run, that they are of.
+
+    Attributes:
+        config: as given.
+        generator: the `Generator`.
+        params: as given.
+        step: as given.
+        name: of the config.
+        image_size: side of the images that the generator was trained on.
+        channels: 4, or 5 of a generator that is guided by sketches.
+    """
+
+    def __init__(self, config: Mapping[str, Any], params: Any, step: int):
+        model = config["model"]
+        self.config = config
+        self.params = params
+        self.step = step
+        self.name: str = config["name"]
+        self.image_size: int = config["data"]["image_size"]
+        self.channels: int = params["coarse"]["GatedConv_0"]["conv"]["kernel"].shape[2]
+        self.generator = Generator(
+            width=model["width"],
+            heads=model["heads"],
+            patch_size=model["patch_size"],
+            dtype=jnp.dtype(config["dtype"]),
+        )
+        devices = jax.local_devices()
+        mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+        self._devices = len(devices)
+        self._one_device = SingleDeviceSharding(devices[0])
+        self._all_devices = NamedSharding(mesh, PartitionSpec("data"))
+        self._params_on_one = jax.device_put(params, self._one_device)
+        self._params_on_all = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+
+    @classmethod
+    def load(cls, path: str | Path, step: int | None = None) -> "Inpainter":
+        """Loads a trained generator.
+
+        Args:
+            path: the workdir of a run, or a file that `python -m inpaint_jax.export` wrote.
+            step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
+
+        Raises:
+            FileNotFoundError: there is no such path, or no such checkpoint in it.
+            export.UnusableModel: the path is something else, or a file of another step than `step`.
+        """
+        path = Path(path).expanduser()
+        if path.is_file():
+            params, config, saved_step = export.read_model(path)
+            if step not in (None, saved_step):
+                raise export.UnusableModel(
+                    f"{path} holds the generator of step {saved_step} alone, not of step {step}."
+                )
+            return cls(config, params, saved_step)
+        config = checkpoints.load_config(path)
+        return cls(config, *checkpoints.load_generator(path, step))
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None) -> np.ndarray:
+        """Fills the hole of an image, or of each image of a batch; given pixels come back bit-identical.
+
+        Args:
+            image: uint8 [H, W, 3] RGB, or [B, H, W, 3]; any size.
+            mask: [H, W] or [B, H, W], see `predict`. An empty one gives the image back.
+            sketch: like `mask`, 1 = line, for a generator that was trained with sketches.
+
+        Returns:
+            uint8, of the shape of `image`.
+
+        Raises:
+            ValueError: as in `predict`.
+        """
+        image, mask = np.asarray(image), np.asarray(mask)
+        if image.ndim == 3:
+            sketches = None if sketch is None else np.asarray(sketch)[None]
+            return self(image[None], mask[None], sketches)[0]
+        _check(image, mask)
+        holes = as_bool(mask)
+        if sketch is None and not holes.any():
+            return image.copy()
+        if full := int(holes.all(axis=(1, 2)).sum()):
+            logger.warning(
+                "%d of %d masks cover the whole image: nothing is given to continue from. Is the mask inverted? "
+                "1, True or white = missing.",
+                full,
+                len(holes),
+            )
+        return self.predict(image, holes, sketch).completed
+
+    def predict(self, images: np.ndarray, masks: np.ndarray, sketches: np.ndarray | None = None) -> Prediction:
+        """Runs the generator on a batch, and hands back all that it makes.
+
+        Args:
+            images: uint8 [B, H, W, 3] RGB, any H and W. What they hold inside the hole is never looked at.
+            masks: [B, H, W], a hole for every image. bool: True = missing. Numbers, each mask by itself: if none
+                is above 1, those above 0.5 are missing; if the largest is from 128 to 255, those above 127.5 are.
+                Anything else is an error, not a guess.
+            sketches: [B, H, W], 1 = line, read like masks, for a generator that was trained with sketches (which
+                takes no lines by default).
+
+        Returns:
+            Prediction. `completed` holds the given pixels bit for bit.
+
+        Raises:
+            ValueError: shapes or types do not fit, a mask is ambiguous, or the generator knows no sketches.
+        """
+        images, masks = np.asarray(images), np.asarray(masks)
+        _check(images, masks)
+        holes = as_bool(masks)
+        if sketches is not None:
+            if self.channels == 4:
+                raise ValueError(f"The model {self.name!r} was trained without sketches; leave the sketch out.")
+            if np.shape(sketches) != images.shape[:3]:
+                raise ValueError(
+                    f"The sketch must be of shape {images.shape[:3]}, as its image, not {np.shape(sketches)}."
+                )
+            sketches = as_bool(np.asarray(sketches), "sketch")
+        elif self.channels == 5:
+            sketches = np.zeros_like(holes)
+
+        params = self._params_on_one if len(images) == 1 else self._params_on_all
+        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches)]
+        outputs = jax.device_get(_run(self.generator, params, *inputs))
+        count, height, width, _ = images.shape
+        coarse, refined = (x[:count, :height, :width] for x in outputs[:2])
+        completed = np.where(holes[..., None], refined, images)
+        return Prediction(completed, coarse, refined, temperatures=outputs[2][:count])
+
+    def _put(self, x: np.ndarray) -> jax.Array:
+        """Pads [B, H, W, ...] by copies of the last image and by reflection, and puts it on the devices."""
+        count, height, width = x.shape[:3]
+        alone = count == 1
+        more = 0 if alone else -count % self._devices
+        below, right = (padded_side(side, self.image_size) - side for side in (height, width))
+        rest = [(0, 0)] * (x.ndim - 3)
+        x = np.pad(x, [(0, 0), (0, below), (0, right), *rest], mode="edge")
+        x = np.pad(x, [(0, more), (0, 0), (0, 0), *rest], mode="edge")
+        return jax.device_put(x, self._one_device if alone else self._all_devices)
+
+
+def padded_side(side: int, image_size: int) -> int:
+    """The side that the generator is run at: the next multiple of 32 up to 256, of 64, 128, 256 beyond 256, 512, 1024.
+
+    Args:
+        side: of the image, in pixels.
+        image_size: side of the training images, taken as it is wherever it is the next one.
+    """
+    step = next((step for largest, step in _SIDE_STEPS if side <= largest), _LARGEST_STEP)
+    padded = side + -side % step
+    return min(padded, image_size) if side <= image_size else padded
+
+
+def as_bool(masks: np.ndarray, what: str = "mask") -> np.ndarray:
+    """Reads masks of any type by the rule of `Inpainter.predict`: [B, H, W] -> bool [B, H, W].
+
+    Args:
+        masks: bool or numbers.
+        what: to call them in an error.
+
+    Raises:
+        ValueError: the numbers fit neither 0-1 nor 0-255.
+    """
+    if masks.dtype == bool:
+        return masks
+    if masks.dtype.kind not in "uif":
+        raise ValueError(f"A {what} is bool, or numbers from 0 to 1 or from 0 to 255, not {masks.dtype}.")
+    return np.stack([mask > _half_of_white(mask, what) for mask in masks])
+
+
+def _half_of_white(mask: np.ndarray, what: str) -> float:
+    least, largest = mask.min(), mask.max()
+    if least >= 0 and largest <= 1:
+        return 0.5
+    if least >= 0 and 127.5 < largest <= 255:
+        return 127.5
+    raise ValueError(
+        f"A {what} of values from {least} to {largest} is ambiguous: give bool (True = missing), 0 and 1, or 0 to 255."
+    )
+
+
+def _check(images: np.ndarray, masks: np.ndarray) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"An image must be RGB, [H, W, 3], or a batch of them, [B, H, W, 3], not of shape {images.shape}; "
+            "drop an alpha channel, and repeat a grey one three times."
+        )
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"An image must be uint8, 0 to 255, not {images.dtype}; convert it yourself, so that you know how."
+        )
+    if 0 in images.shape:
+        raise ValueError(f"There is no pixel in an image of shape {images.shape}.")
+    if masks.shape != images.shape[:3]:
+        raise ValueError(
+            f"The mask must be as large as its image, of shape {images.shape[:3]} with the batch, not {masks.shape}."
+        )
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(
+    generator: Generator, params: Any, images: jax.Array, holes: jax.Array, sketches: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """uint8 and bool in; coarse and refined as uint8, and the temperatures, out."""
+    outputs = generator.apply({"params": params}, images.astype(jnp.float32) / 255, holes, sketches)
+    return _to_bytes(outputs.coarse), _to_bytes(outputs.refined), outputs.temperatures
+
+
+def _to_bytes(images: jax.Array) -> jax.Array:
+    return jnp.round(jnp.clip(images, 0, 1) * 255).astype(jnp.uint8)

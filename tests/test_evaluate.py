@@ -1,0 +1,347 @@
+"""Evaluation as a whole: real photos, real files, real processes, kills included."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+from skimage import metrics as reference
+
+from inpaint_jax.data.sources import open_source
+from inpaint_jax.evaluation import fid, output, run, tables
+from inpaint_jax.evaluation.pairs import ChosenImages
+from inpaint_jax.evaluation.scores import METRICS, Scores, summarise
+from inpaint_jax.features import inception
+from inpaint_jax.metrics import GaussianStatistics, frechet_distance
+
+CLASSICAL = ("mean", "telea", "navier_stokes", "biharmonic")
+
+
+def command(output_dir, *flags, **environment):
+    """Starts evaluate.py."""
+    return subprocess.Popen(
+        [sys.executable, "evaluate.py", f"--output={output_dir}", "--fid=off", *flags],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process, code=0, timeout=300):
+    text, _ = process.communicate(timeout=timeout)
+    assert process.returncode == code, text
+    return text
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_workdir, photos, tmp_path_factory):
+    """A finished evaluation of five photos in six bins, with all images saved: folder and what was printed."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", f"--methods={','.join(CLASSICAL)}"]
+    return folder, finish(command(folder, *flags, "--save_images", "--batch_size=4"))
+
+
+def rows_of(folder):
+    return {(row["method"], row["bin"]): row for row in output.read_rows(folder)}
+
+
+def test_rows_for_every_method_and_bin(evaluated, tiny_workdir):
+    folder, printed = evaluated
+    rows = rows_of(folder)
+    assert {method for method, _ in rows} == {*CLASSICAL, tiny_workdir.name}
+    for (_, label), row in rows.items():
+        assert row["count"] == (30 if label == "all" else 5)
+        assert (row["fid"], row["fid_note"]) == (None, "switched off.")
+    assert (folder / "table.md").read_text() in printed
+    with (folder / "metrics.csv").open() as file:
+        assert [float(row["psnr"]) for row in csv.DictReader(file)] == [row["psnr"] for row in rows.values()]
+
+
+def test_figures_agree_with_scikit_image_on_the_saved_pictures(evaluated):
+    """Bins, means and metrics once more, from nothing but the PNGs."""
+    folder, _ = evaluated
+    for (method, label), row in rows_of(folder).items():
+        found = []
+        pattern = "*" if label == "all" else label.strip("(]").replace(", ", "-")
+        for path in (folder / "images" / method).glob(f"{pattern}/*.png"):
+            truth = np.asarray(Image.open(folder / "images" / "truth" / path.name)) / 255
+            mask = np.asarray(Image.open(folder / "images" / "mask" / path.parent.name / path.name)) > 127
+            image = np.asarray(Image.open(path)) / 255
+            assert np.array_equal(image[~mask], truth[~mask])
+            low, high = (float(end) for end in path.parent.name.split("-"))
+            assert low < mask.mean() <= high
+            found.append(
+                (
+                    100 * np.abs(image - truth).mean(),
+                    np.abs(image - truth).sum() / (image + truth).sum(),
+                    reference.peak_signal_noise_ratio(truth, image, data_range=1),
+                    reference.structural_similarity(
+                        truth, image, gaussian_weights=True, use_sample_covariance=False, data_range=1, channel_axis=-1
+                    ),
+                )
+            )
+        assert len(found) == row["count"]
+        np.testing.assert_allclose([row[metric] for metric in METRICS], np.mean(found, axis=0), rtol=1e-5)
+
+
+def test_pictures_are_written(evaluated):
+    folder, _ = evaluated
+    assert Image.open(folder / "sheet.png").size == (7 * (32 + 4) + 4, 22 + 6 * (32 + 4))
+    plot = np.asarray(Image.open(folder / "metrics_by_ratio.png").convert("RGB"))
+    for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73), (0xCC, 0x79, 0xA7), (0xE6, 0x9F, 0x00)):
+        assert (np.abs(plot.astype(int) - colour).sum(axis=-1) < 12).sum() > 100  # a line for each method
+    assert not (folder / "unfinished.npz").exists()
+
+
+def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, photos, tmp_path):
+    """Photos one at a time, and three at a time on three devices, where batches of five are padded twice."""
+    reference_rows = rows_of(evaluated[0])
+    for name, batch_size, devices in (("one", 1, 1), ("three", 3, 3)):
+        flags = [
+            f"--workdir={tiny_workdir}",
+            f"--data=folder:{photos}/val",
+            f"--batch_size={batch_size}",
+            "--workers=0",
+        ]
+        environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        finish(command(tmp_path / name, *flags, "--samples=0", **environment))
+        for key, row in rows_of(tmp_path / name).items():
+            for metric in METRICS:
+                # Sums in another order may round a pixel to its neighbour value, 1 of 255.
+                assert row[metric] == pytest.approx(reference_rows[key][metric], rel=1e-4)
+            assert row["count"] == reference_rows[key]["count"]
+
+
+def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos, tmp_path):
+    folder = tmp_path / "killed"
+    flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", f"--methods={','.join(CLASSICAL)}"]
+    flags += ["--save_images", "--batch_size=4", "--save_every_seconds=0"]
+    process = command(folder, *flags)
+    end = time.monotonic() + 240
+    while not (folder / "unfinished.npz").exists() or len(list((folder / "images").glob("mean/*/*.png"))) < 12:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "metrics.json").exists()
+
+    refused = finish(command(folder, *flags), code=1)
+    assert "go on with it by --resume" in refused
+    refused = finish(command(folder, *flags, "--resume", "--seed=1"), code=1)
+    assert "seed: 0 there, 1 now" in refused
+
+    resumed = finish(command(folder, *flags, "--resume"))
+    assert "Going on in bin" in resumed
+    assert (folder / "metrics.json").read_text() == (evaluated[0] / "metrics.json").read_text()
+    assert (folder / "images.csv").read_text() == (evaluated[0] / "images.csv").read_text()
+    assert "Nothing to do" in finish(command(folder, *flags, "--resume"))
+
+
+def test_two_models_side_by_side_and_the_config_names_the_data(make_config, tiny_workdir, photos, tmp_path):
+    finish(
+        command(
+            tmp_path / "out",
+            "--config=configs/default.py",
+            f"--config.data.test=folder:{photos}/val",
+            "--config.data.image_size=24",
+            f"--workdir={tiny_workdir},{tiny_workdir}",
+            "--masks=freeform",
+            "--pairing=once",
+        )
+    )
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert document["settings"]["size"] == 24
+    assert list(document["settings"]["models"]) == [str(tiny_workdir)]  # the same one twice is one
+    assert sum(row["count"] for row in document["rows"] if row["bin"] == "all") == 5
+
+
+def test_unreadable_photos_are_left_out_and_named(tiny_workdir, photos, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted((photos / "val").iterdir())[:2]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    settings = run.Settings(data=f"folder:{folder}", fid="off", workers=0, batch_size=2, samples=3)
+    rows = run.evaluate([tiny_workdir], tmp_path / "out", settings)
+    assert {row["count"] for row in rows if row["bin"] != "all"} == {2}
+    assert "1 unreadable image(s) left out: broken.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        ([], {"classical": ["mean"], "data": None}, "No images to evaluate on; give --data"),
+        ([], {}, "nothing to evaluate"),
+        ([], {"classical": ["mean"], "data": "folder:nowhere"}, "There is no folder 'nowhere'"),
+        ([], {"classical": ["magic"]}, "choose of mean, telea"),
+        ([], {"classical": ["mean"], "size": None}, "No size to evaluate at"),
+        ([], {"classical": ["mean"], "size": 8}, "--size must be at least 11"),
+        ([], {"classical": ["mean"], "batch_size": 0}, "--batch_size must be at least 1"),
+        (["nowhere"], {}, "nowhere does not exist; give the workdir"),
+        ([], {"classical": ["mean"], "fid": "nowhere.pth"}, "There is no file nowhere.pth"),
+    ],
+)
+def test_wrong_settings_get_one_sentence(tmp_path, models, options, message):
+    settings = run.Settings(**{"data": "skimage:validation", "size": 32, "fid": "off", "workers": 0} | options)
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        run.evaluate(models, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_flags_without_a_traceback(tmp_path):
+    text = finish(command(tmp_path / "out", "--data=folder:nowhere", "--methods=mean", "--size=32"), code=1)
+    assert text.strip().splitlines()[-1] == (
+        "evaluate.py: There is no folder 'nowhere'; correct the path after folder:."
+    )
+    assert "Traceback" not in text
+
+
+# ------------------------------------------------------------------------------------------------------------ FID
+
+
+@pytest.fixture(scope="module")
+def inception_params(inception_state):
+    """The real network with reproducible pseudo-random weights: true features, though no FID of the literature."""
+    return inception.from_state_dict(inception_state)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INPAINT_JAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def features_of(params, paths):
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted(paths)])
+    return np.asarray(jax.jit(inception.pool3)(params, images / np.float32(255)), np.float64)
+
+
+def test_fid_of_every_bin_survives_a_stop(inception_params, cache, tiny_workdir, photos, tmp_path, monkeypatch):
+    """Stopped in the second bin and resumed; recomputed from the saved pictures with np.cov."""
+    settings = run.Settings(
+        data=f"folder:{photos}/val",
+        masks="generated",
+        limit=3,
+        workers=0,
+        batch_size=2,
+        samples=0,
+        save_images=True,
+        save_every_seconds=0,
+    )
+    folder, pictures = tmp_path / "out", 0
+    save_images = output.save_images
+
+    def stop_at_the_sixth(*args):
+        nonlocal pictures
+        pictures += 1
+        if pictures == 6:
+            raise KeyboardInterrupt
+        save_images(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "save_images", stop_at_the_sixth)
+        with pytest.raises(KeyboardInterrupt):
+            run.evaluate([tiny_workdir], folder, settings, inception_params=inception_params)
+    assert pictures == 6
+    (saved,) = (cache / "truth_statistics").iterdir()
+    stamp = saved.stat().st_mtime_ns
+    settings = dataclasses.replace(settings, resume=True)
+    rows = run.evaluate([tiny_workdir], folder, settings, inception_params=inception_params)
+    assert [path.stat().st_mtime_ns for path in (cache / "truth_statistics").iterdir()] == [stamp]
+
+    truth = features_of(inception_params, (folder / "images" / "truth").glob("*.png"))
+    for row in rows:
+        pattern = "*" if row["bin"] == "all" else row["bin"].strip("(]").replace(", ", "-")
+        completed = features_of(inception_params, (folder / "images" / tiny_workdir.name).glob(f"{pattern}/*.png"))
+        assert len(completed) == row["count"] == (18 if row["bin"] == "all" else 3)
+        expected = frechet_distance(truth.mean(0), np.cov(truth.T), completed.mean(0), np.cov(completed.T))
+        assert row["fid"] == pytest.approx(expected, rel=1e-4)
+        assert "3 images do not determine a covariance" in row["fid_note"]
+    assert "do not determine a covariance" in (folder / "table.md").read_text()
+
+
+def test_truth_is_counted_anew_for_other_photos_and_sizes(inception_params, cache, photos):
+    extract = fid.FeatureExtractor(inception_params)
+    source = open_source(f"folder:{photos}/val")
+    options = {"size": 32, "resize": "shortest", "batch_size": 3}
+    first = fid.truth_statistics(extract, source, **options)
+    assert first.count == len(source)
+    again = fid.truth_statistics(extract, source, **options)
+    assert np.array_equal(first.second_moment, again.second_moment)
+    assert len(list((cache / "truth_statistics").iterdir())) == 1
+    fid.truth_statistics(extract, source, **options | {"size": 40})
+    fid.truth_statistics(extract, ChosenImages(source, (0, 2, 1)), **options)
+    assert len(list((cache / "truth_statistics").iterdir())) == 3
+    for path in (cache / "truth_statistics").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    repaired = fid.truth_statistics(extract, source, **options)
+    assert np.array_equal(first.second_moment, repaired.second_moment)
+
+
+def test_fid_of_a_single_image_has_a_reason_instead_of_a_number():
+    one, two = GaussianStatistics(4), GaussianStatistics(4)
+    one.update(np.ones((1, 4)))
+    two.update(np.eye(4))
+    assert fid.distance(one, two) == {"fid": None, "fid_note": "a covariance needs at least 2 images, and a bin has 1."}
+
+
+# ------------------------------------------------------------------------------------------------- scores and tables
+
+
+def scores_of(psnrs, method="ours", label="(0.0, 0.1]"):
+    scores = Scores()
+    for number, psnr in enumerate(psnrs):
+        values = {"mae": 1.0 + number, "mae_relative": 0.1, "psnr": psnr, "ssim": 0.9}
+        scores.add(method=method, bin=label, image=number, name=f"{number}.png", mask_ratio=0.05, **values)
+    return scores
+
+
+def test_perfect_images_are_counted_and_left_out_of_the_mean_psnr():
+    rows = summarise(scores_of([20.0, np.inf, 30.0]), ["ours"], ["(0.0, 0.1]"], fid=NoFid())
+    assert [row["psnr"] for row in rows] == [25.0, 25.0]
+    assert [row["psnr_infinite"] for row in rows] == [1, 1]
+    assert rows[0]["mae"] == 2.0
+    assert "1 of 3 images of ours, (0.0, 0.1], are perfect" in tables.to_markdown(rows)
+    json.loads(json.dumps(rows, allow_nan=False))
+
+
+def test_all_images_perfect():
+    (row, _) = summarise(scores_of([np.inf]), ["ours"], ["(0.0, 0.1]"], fid=NoFid())
+    assert (row["psnr"], row["psnr_infinite"]) == (None, 1)
+    assert "PSNR (dB)" not in tables.to_markdown([row])
+    both = [*summarise(scores_of([20.0], "first"), ["first"], [], fid=NoFid()), row | {"bin": "all"}]
+    assert "| PSNR (dB) ↑ | all | 1 | **20.00** | – |" in tables.to_markdown(both)
+
+
+def test_scores_come_back_from_text_bit_for_bit():
+    scores = scores_of([1 / 3, np.inf, 1e-17])
+    assert Scores.from_csv(scores.to_csv()).rows == scores.rows
+
+
+def test_best_of_a_line_is_bold():
+    scores = scores_of([20.0], "first")
+    scores.rows += scores_of([21.0], "second").rows
+    text = tables.to_markdown(summarise(scores, ["first", "second"], ["(0.0, 0.1]"], fid=NoFid()))
+    assert "| PSNR (dB) ↑ | (0.0, 0.1] | 1 | 20.00 | **21.00** |" in text
+    assert "| MAE ↓ | (0.0, 0.1] | 1 | **1.000 %** | **1.000 %** |" in text
+
+
+class NoFid(dict):
+    """No distance for any method and bin."""
+
+    def __missing__(self, key):
+        return {"fid": None, "fid_note": "switched off."}
