@@ -54,7 +54,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.generator_learning_rate = 1e-4
     config.optimizer.discriminator_learning_rate = 1e-4
-    config.optimizer.decay_steps = placeholder(int)  # both rates fall to 0 by then, as a cosine; constant by default
     config.optimizer.beta1 = 0.5
     config.optimizer.beta2 = 0.9
 

@@ -13,7 +13,7 @@ _POSITIVE_INTEGERS = (
     "train.checkpoint_every_steps",
     "train.log_every_steps",
 )
-_POSITIVE_OR_NONE = ("data.validation_limit", "optimizer.decay_steps", "train.max_steps", "train.patience_steps")
+_POSITIVE_OR_NONE = ("data.validation_limit", "train.max_steps", "train.patience_steps")
 _POSITIVE = ("train.validate_every_epochs", "train.patience_epochs")
 _NOT_NEGATIVE = (
     "data.workers",

@@ -94,7 +94,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         config.model.discriminator_width, config.model.discriminator_features, dtype=dtype
     )
     optimizers = tuple(
-        optax.adam(_learning_rate(rate, config.optimizer.decay_steps), config.optimizer.beta1, config.optimizer.beta2)
+        optax.adam(rate, b1=config.optimizer.beta1, b2=config.optimizer.beta2)
         for rate in (config.optimizer.generator_learning_rate, config.optimizer.discriminator_learning_rate)
     )
     crop_size = local_crop_side(feed.size, feed.size)
@@ -328,11 +328,6 @@ def _open_feed(config: ConfigDict) -> Feed:
         flip=config.data.flip,
         validation_limit=config.data.validation_limit,
     )
-
-
-def _learning_rate(rate: float, decay_steps: int | None) -> float | optax.Schedule:
-    """Constant, as in the paper, or down to 0 along a cosine."""
-    return optax.cosine_decay_schedule(rate, decay_steps) if decay_steps else rate
 
 
 def _restore(
