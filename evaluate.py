@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     )
     try:
         run.evaluate(_WORKDIR.value, _OUTPUT.value, settings, _CONFIG.value)
-    except (FileNotFoundError, ValueError) as error:  # what a flag can be wrong about, in one sentence
+    except run.EvaluationError as error:
         sys.exit(f"evaluate.py: {error}")
 
 

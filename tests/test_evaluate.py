@@ -197,7 +197,7 @@ def test_unreadable_photos_are_left_out_and_named(tiny_workdir, photos, tmp_path
 )
 def test_wrong_settings_get_one_sentence(tmp_path, models, options, message):
     settings = run.Settings(**{"data": "skimage:validation", "size": 32, "fid": "off", "workers": 0} | options)
-    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+    with pytest.raises(run.EvaluationError, match=re.escape(message)):
         run.evaluate(models, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
 

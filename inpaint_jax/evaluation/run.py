@@ -29,7 +29,7 @@ from inpaint_jax.data.pipeline import Batch, evaluation_batches
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation import classical, fid, output, tables
 from inpaint_jax.evaluation.methods import Methods
-from inpaint_jax.evaluation.pairs import Bin, Pairing, pair
+from inpaint_jax.evaluation.pairs import Bin, ChosenImages, Pairing, pair
 from inpaint_jax.evaluation.scores import ALL, Scores, summarise
 from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
@@ -38,6 +38,10 @@ from inpaint_jax.metrics import GaussianStatistics
 from inpaint_jax.nets.generator import HOLE_COLOUR
 
 _log = logging.getLogger("inpaint_jax")
+
+
+class EvaluationError(ValueError):
+    """Something in the settings, models or files that whoever asked can mend; the message says how."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,42 +104,24 @@ def evaluate(
         fid, fid_note.
 
     Raises:
-        ValueError: settings make no sense, the data holds no image, or output_dir holds an unfinished run of other
-            settings.
-        FileNotFoundError: there is no such model, folder of images, of masks, or file of Inception weights.
+        EvaluationError: settings make no sense; a model, the images, the masks or the Inception weights cannot be had;
+            or output_dir holds an unfinished run that was not asked for.
     """
     output_dir = Path(output_dir)
-    inpainters = _load(models)
-    settings = _complete_settings(settings, inpainters, config)
-    for name in settings.classical:
-        classical.check(name)
-    if not inpainters and not settings.classical:
-        raise ValueError("There is nothing to evaluate; give a --workdir, or --methods.")
-    source = open_source(settings.data)
-    resize = _resize_rule(inpainters, config)
-    bins = pair(
-        source,
-        settings.masks,
-        size=settings.size,
-        seed=settings.seed,
-        pairing=settings.pairing,
-        limit=settings.limit,
-        progress=lambda items: tqdm(items, desc="measuring masks", unit="mask", disable=None, leave=False),
-    )
-    if inception_params is None:
-        features, fid_note = _open_inception(settings.fid)
-    else:
-        features, fid_note = fid.FeatureExtractor(inception_params), None
-    identity = _identity(settings, resize, inpainters, source, bins, features)
-    if settings.resume and output.is_finished(output_dir, identity):
-        _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
-        return output.read_rows(output_dir)
-    state = _State.open(output_dir / "unfinished.npz", identity, settings.resume)
+    try:
+        plan = _prepare(models, settings, config, inception_params)
+        if settings.resume and output.is_finished(output_dir, plan.identity):
+            _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
+            return output.read_rows(output_dir)
+        state = _State.open(output_dir / "unfinished.npz", plan.identity, settings.resume)
+    except (ValueError, FileNotFoundError, WeightsUnavailable) as error:
+        raise EvaluationError(str(error)) from error
 
-    with Methods(settings.classical, inpainters, settings.workers) as methods, logging_redirect_tqdm():
-        run = _Run(settings, resize, bins, methods, features, fid_note, state, output_dir)
-        rows = run.to_the_end(source)
-        output.write(output_dir, identity, rows, state.scores)
+    settings = plan.settings
+    with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
+        run = _Run(plan, methods, state, output_dir)
+        rows = run.to_the_end()
+        output.write(output_dir, plan.identity, rows, state.scores)
         if settings.samples:
             sheet = visualize.image_sheet(run.samples())
             Image.fromarray(sheet).save(output_dir / "sheet.png")
@@ -145,33 +131,80 @@ def evaluate(
     return rows
 
 
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Everything that a run works with, found and checked.
+
+    Attributes:
+        settings: with data and size filled in.
+        resize: how images are brought to the size.
+        source: all images.
+        bins: the pairs of image and mask.
+        models: name -> Inpainter.
+        features: of the FID, or None.
+        fid_note: why there are no features.
+        identity: all that the figures depend on, as JSON can hold it.
+    """
+
+    settings: Settings
+    resize: Resize
+    source: ImageSource
+    bins: Sequence[Bin]
+    models: Mapping[str, Inpainter]
+    features: fid.FeatureExtractor | None
+    fid_note: str | None
+    identity: dict[str, Any]
+
+
+def _prepare(
+    models: Sequence[str | Path], settings: Settings, config: ConfigDict | None, inception_params: Any
+) -> _Plan:
+    inpainters = _load(models)
+    data = config.data.to_dict() if config is not None else {}
+    if not data and inpainters:
+        data = next(iter(inpainters.values())).config["data"]
+    settings = _complete(settings, data)
+    for name in settings.classical:
+        classical.check(name)
+    if not inpainters and not settings.classical:
+        raise ValueError("There is nothing to evaluate; give a --workdir, or --methods.")
+    if inception_params is None:
+        features, fid_note = _open_inception(settings.fid)
+    else:
+        features, fid_note = fid.FeatureExtractor(inception_params), None
+    source = open_source(settings.data)
+    bins = pair(
+        source,
+        settings.masks,
+        size=settings.size,
+        seed=settings.seed,
+        pairing=settings.pairing,
+        limit=settings.limit,
+        progress=lambda items: tqdm(items, desc="measuring masks", unit="mask", disable=None, leave=False),
+    )
+    resize = data.get("resize", "shortest")
+    identity = _identity(settings, resize, inpainters, source, bins, features)
+    return _Plan(settings, resize, source, bins, inpainters, features, fid_note, identity)
+
+
 class _Run:
     """The loop over bins and batches."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        resize: Resize,
-        bins: Sequence[Bin],
-        methods: Methods,
-        features: fid.FeatureExtractor | None,
-        fid_note: str | None,
-        state: "_State",
-        output_dir: Path,
-    ):
-        self.settings = settings
-        self.resize = resize
-        self.bins = bins
+    def __init__(self, plan: _Plan, methods: Methods, state: "_State", output_dir: Path):
+        self.settings = plan.settings
+        self.resize = plan.resize
+        self.source = plan.source
+        self.bins = plan.bins
+        self.features = plan.features
+        self.fid_note = plan.fid_note
         self.methods = methods
-        self.features = features
-        self.fid_note = fid_note
         self.state = state
         self.output_dir = output_dir
         self._skipped: dict[str, str] = {}
 
-    def to_the_end(self, source: ImageSource) -> list[dict[str, Any]]:
+    def to_the_end(self) -> list[dict[str, Any]]:
         """Does what is still to be done, and returns the table."""
-        truth = self._truth(source)
+        truth = self._truth()
         total = sum(len(part.images) for part in self.bins)
         _log.info(
             "%d pairs of image and mask in %d bins; methods: %s", total, len(self.bins), ", ".join(self.methods.names)
@@ -223,12 +256,11 @@ class _Run:
             **self.methods(images, masks),
         }
 
-    def _truth(self, source: ImageSource) -> GaussianStatistics | None:
+    def _truth(self) -> GaussianStatistics | None:
         if not self.features:
             return None
-        images = source
-        if self.settings.limit is not None:
-            images = pair(source, "generated", size=self.settings.size, seed=0, limit=self.settings.limit)[0].images
+        count = min(len(self.source), self.settings.limit or len(self.source))
+        images = ChosenImages(self.source, tuple(range(count)))
         return fid.truth_statistics(
             self.features,
             images,
@@ -400,8 +432,8 @@ def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
     return {str(path) if clash else name: Inpainter.load(path) for name, path in zip(names, paths)}
 
 
-def _complete_settings(settings: Settings, inpainters: Mapping[str, Inpainter], config: ConfigDict | None) -> Settings:
-    data = _data_config(inpainters, config)
+def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
+    """Fills in what a config's `data` says."""
     settings = dataclasses.replace(
         settings, data=settings.data or data.get("test"), size=settings.size or data.get("image_size")
     )
@@ -413,16 +445,6 @@ def _complete_settings(settings: Settings, inpainters: Mapping[str, Inpainter], 
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
     return settings
-
-
-def _resize_rule(inpainters: Mapping[str, Inpainter], config: ConfigDict | None) -> Resize:
-    return _data_config(inpainters, config).get("resize", "shortest")
-
-
-def _data_config(inpainters: Mapping[str, Inpainter], config: ConfigDict | None) -> Mapping[str, Any]:
-    if config is not None:
-        return config.data.to_dict()
-    return next((inpainter.config["data"] for inpainter in inpainters.values()), {})
 
 
 def _open_inception(choice: str) -> tuple[fid.FeatureExtractor | None, str | None]:
