@@ -184,7 +184,7 @@ class Inpainter:
         more = 0 if alone else -count % self._devices
         below, right = (padded_side(side, self.image_size) - side for side in (height, width))
         rest = [(0, 0)] * (x.ndim - 3)
-        x = np.pad(x, [(0, 0), (0, below), (0, right), *rest], mode="edge")
+        x = np.pad(x, [(0, 0), (0, below), (0, right), *rest], mode="reflect")
         x = np.pad(x, [(0, more), (0, 0), (0, 0), *rest], mode="edge")
         return jax.device_put(x, self._one_device if alone else self._all_devices)
 

@@ -18,13 +18,15 @@ MAY_IMPORT = {
     # entry scripts
     "train": "training.loop",
     "evaluate": "evaluation",
-    "inpaint": "inference",
+    "inpaint": "inpainting",
     "demo": "inference data visualize",
     "configs": "",
     # the two entries and what they share
     "training.loop": "training checkpoints data writers visualize features losses metrics nets",
     "evaluation": "inference checkpoints data writers visualize features losses metrics nets",
-    "inference": "checkpoints data visualize features nets",
+    "inpainting": "inference export data blending",
+    "inference": "export checkpoints data visualize features nets",
+    "export": "checkpoints",
     # helpers of the loop, and its core
     "training": "training.steps training.state training.sharding visualize losses metrics features nets",
     "training.steps": "training.state training.sharding losses metrics features nets",
@@ -36,6 +38,7 @@ MAY_IMPORT = {
     "data": "",
     "writers": "",
     "visualize": "",
+    "blending": "",
     # the ground floor
     "features": "",
     "losses": "",
@@ -59,7 +62,11 @@ class Rule:
 
 RULES = [
     Rule("no I/O in the nets, losses and metrics", "nets losses metrics", FILES, never_call="open print input"),
-    Rule("numpy only, worker processes import it again", "data", "jax jaxlib flax optax orbax chex clu"),
+    Rule(
+        "numpy only, worker processes import it again",
+        "data evaluation.classical evaluation.pairs",
+        "jax jaxlib flax optax orbax chex clu",
+    ),
     Rule("only writers knows clu's writers and TensorFlow", "*", "clu.metric_writers tensorflow", except_in="writers"),
     Rule("only checkpoints knows orbax", "*", "orbax flax.training.checkpoints", except_in="checkpoints"),
     Rule(

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +27,18 @@ class UnreadableImage(ValueError):
         return f"{self.name} cannot be read as an image: {self.reason}."
 
 
+class DecodedImage(NamedTuple):
+    """An image file in memory.
+
+    pixels: uint8 [H, W, 3], upright RGB. image: as Pillow sees it, loaded and upright, in its own mode and with its
+    metadata; None if OpenCV decoded it. bits: 8 or 16 per channel in the file.
+    """
+
+    pixels: np.ndarray
+    image: Image.Image | None
+    bits: int
+
+
 def read_image(file: str | os.PathLike | bytes, *, name: str | None = None) -> np.ndarray:
     """Decodes an image file to upright RGB.
 
@@ -44,6 +56,11 @@ def read_image(file: str | os.PathLike | bytes, *, name: str | None = None) -> n
     Raises:
       UnreadableImage: the file is missing, truncated, or no image.
     """
+    return decode_image(file, name=name).pixels
+
+
+def decode_image(file: str | os.PathLike | bytes, *, name: str | None = None) -> DecodedImage:
+    """Decodes an image file as `read_image` does, and hands back what else is in it; same arguments and errors."""
     name = name or ("image bytes" if isinstance(file, bytes) else os.fspath(file))
     try:
         data = file if isinstance(file, bytes) else Path(file).read_bytes()
@@ -57,21 +74,22 @@ def read_image(file: str | os.PathLike | bytes, *, name: str | None = None) -> n
         raise UnreadableImage(name, reason.rstrip(". ")) from error
 
 
-def _decode_with_pillow(data: bytes) -> np.ndarray:
+def _decode_with_pillow(data: bytes) -> DecodedImage:
     with Image.open(io.BytesIO(data)) as image:
+        bits = 16 if ";16" in str([tile.args for tile in image.tile]) else 8  # in the file: "RGB;16B" loads as RGB
         image.load()
         with contextlib.suppress(Exception):  # garbled metadata says nothing about the pixels
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip
-            return cv2.cvtColor(_to_8_bits(np.asarray(image)), cv2.COLOR_GRAY2RGB)
+            return DecodedImage(cv2.cvtColor(to_8_bits(np.asarray(image)), cv2.COLOR_GRAY2RGB), image, 16)
         if image.mode == "F":
             raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # resolves a palette's transparency, which RGB alone would warn about
-        return np.array(image.convert("RGB"))
+        # RGBA resolves a palette's transparency, which RGB alone would warn about.
+        rgb = image.convert("RGBA") if "transparency" in image.info else image
+        return DecodedImage(np.array(rgb.convert("RGB")), image, bits)
 
 
-def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
+def _decode_with_opencv(data: bytes, name: str) -> DecodedImage:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
@@ -80,10 +98,10 @@ def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
         raise UnreadableImage(name, "its content is no known image format")
     if image.dtype.kind == "f":
         raise UnreadableImage(name, "floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    return cv2.cvtColor(_to_8_bits(image), cv2.COLOR_BGR2RGB)
+    return DecodedImage(cv2.cvtColor(to_8_bits(image), cv2.COLOR_BGR2RGB), None, 8 * image.dtype.itemsize)
 
 
-def _to_8_bits(image: np.ndarray) -> np.ndarray:
+def to_8_bits(image: np.ndarray) -> np.ndarray:
     """Scales 16-bit values to 8 bits with rounding (65535 = 255 * 257); leaves 8-bit values alone."""
     if image.dtype == np.uint8:
         return image

@@ -1,0 +1,275 @@
+"""Photos on the disk in, completed photos on the disk out: what inpaint.py does."""
+
+import collections
+import dataclasses
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from inpaint_jax.blending import blend_seam
+from inpaint_jax.data.images import UnreadableImage
+from inpaint_jax.data.masks import read_mask
+from inpaint_jax.data.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format
+from inpaint_jax.data.sources import IMAGE_EXTENSIONS, open_folder
+from inpaint_jax.export import UnusableModel
+from inpaint_jax.inference import Inpainter
+
+logger = logging.getLogger("inpaint_jax")
+
+_TRANSPARENT_BELOW = 128
+
+
+class InpaintingError(ValueError):
+    """Something that whoever asked can mend; the message says how, in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HoleRules:
+    """How a photo's hole is found and filled.
+
+    Attributes:
+        invert: black (or opaque) = missing, instead of white (or transparent).
+        resize: bring a mask of another size to that of its photo, by taking nearest pixels; an error otherwise.
+        blend: radius of the soft seam in pixels, see `blending.blend_seam`; 0 for none.
+    """
+
+    invert: bool = False
+    resize: bool = False
+    blend: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What became of the photos: the files that were written, and photo -> sentence for those that failed."""
+
+    written: list[Path]
+    failed: dict[Path, str]
+
+
+def inpaint_files(
+    checkpoint: str | Path,
+    image: str | Path,
+    output: str | Path,
+    mask: str | Path | None = None,
+    *,
+    step: int | None = None,
+    rules: HoleRules | None = None,
+) -> Summary:
+    """Inpaints a photo, or every photo of a folder; one that fails is logged and does not stop the others.
+
+    Args:
+        checkpoint: the workdir of a run, or an exported file.
+        image: a photo, or a folder of photos (and folders).
+        output: a file, or a folder (one that exists, or with a slash at its end) that gets the photo under its own
+            name; always a folder if `image` is one.
+        mask: a file, which serves for all photos; a folder, which holds a mask of the same name, whatever its
+            extension, for every photo; or None to take the hole from the photos' own alpha channel.
+        step: which checkpoint of a workdir; the best one by default.
+        rules: how the hole is found and filled.
+
+    Returns:
+        Summary.
+
+    Raises:
+        InpaintingError: nothing can be done at all: no photo, no model, or a photo would be overwritten.
+    """
+    rules = rules or HoleRules()
+    if rules.blend < 0:
+        raise InpaintingError(f"The radius of the soft seam must be 0 or more pixels, not {rules.blend:g}.")
+    masks = _Masks(None if mask is None else Path(mask).expanduser())
+    tasks = _plan(Path(image).expanduser(), os.fspath(output), masks)
+    try:
+        inpainter = Inpainter.load(checkpoint, step)
+    except (FileNotFoundError, UnusableModel) as error:
+        raise InpaintingError(str(error)) from error
+    logger.info("Model %s of step %d, from %s.", inpainter.name, inpainter.step, checkpoint)
+
+    written, failed, notes = [], {}, collections.Counter()
+    with logging_redirect_tqdm():
+        # disable=None: a bar only where standard error is a terminal.
+        for photo, name, target in tqdm(tasks, unit="photo", disable=True if len(tasks) == 1 else None):
+            try:
+                notes.update(inpaint_file(inpainter, photo, masks.path_for(name), target, rules))
+                written.append(target)
+            except (InpaintingError, UnreadableImage, UnsavablePhoto, OSError) as error:
+                failed[photo] = str(error)
+                logger.error("%s", error)
+    for note, count in notes.items():
+        logger.warning("%d of %d photos: %s.", count, len(tasks), note)
+    where = written[0] if len(tasks) == 1 and written else output
+    if failed:
+        names = ", ".join(os.fspath(photo) for photo in list(failed)[:5]) + (", ..." if len(failed) > 5 else "")
+        logger.error(
+            "Inpainted %d of %d photos into %s; %d failed: %s", len(written), len(tasks), where, len(failed), names
+        )
+    else:
+        logger.info("Inpainted %d of %d photos into %s.", len(written), len(tasks), where)
+    return Summary(written, failed)
+
+
+def inpaint_file(
+    inpainter: Inpainter, photo: Path, mask: Path | None, output: Path, rules: HoleRules | None = None
+) -> list[str]:
+    """Inpaints one photo.
+
+    An empty hole leaves the photo as it is, a full one is filled with a warning. A hole that came from the alpha
+    channel leaves a photo without one: all of it is opaque then. An alpha channel beside a mask file stays as it is.
+
+    Args:
+        inpainter: the model.
+        photo: a file.
+        mask: a file, or None for the photo's alpha channel.
+        output: the file to write; its folder is made.
+        rules: how the hole is found and filled.
+
+    Returns:
+        what the output's format cannot keep, see `save_photo`.
+
+    Raises:
+        InpaintingError: no hole to be found, of another size than the photo, or too large a photo for the memory.
+        UnreadableImage: photo or mask cannot be read.
+        UnsavablePhoto: the output's format cannot hold it.
+        OSError: the output cannot be written.
+    """
+    rules = rules or HoleRules()
+    like = read_photo(photo)
+    hole = _hole_of_alpha(like, photo) if mask is None else _hole_of_file(like, photo, mask, rules.resize)
+    hole = ~hole if rules.invert else hole
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not hole.any():
+        logger.warning("The mask of %s is empty: it is saved as it is.", photo)
+        if output.suffix.lower() == photo.suffix.lower():
+            output.write_bytes(photo.read_bytes())
+            return []
+        return save_photo(output, like.pixels, like)
+    if hole.all():
+        logger.warning(
+            "The mask of %s covers all of it, so nothing is given to continue from; if it is inverted, "
+            "add --invert_mask.",
+            photo,
+        )
+    try:
+        prediction = inpainter.predict(like.pixels[None], hole[None])
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InpaintingError(
+            f"{photo}, {_size(hole)}, is too large for the memory of this device; make the photo smaller."
+        ) from error
+    completed = prediction.completed[0]
+    if rules.blend:
+        completed = blend_seam(completed, prediction.refined[0], hole, rules.blend)
+    return save_photo(output, completed, dataclasses.replace(like, alpha=None) if mask is None else like)
+
+
+def _hole_of_alpha(photo: Photo, name: Path) -> np.ndarray:
+    if photo.alpha is None:
+        raise InpaintingError(
+            f"{name} has no alpha channel to take the hole from; give a --mask, or erase the hole in an image editor "
+            "and save the photo as PNG."
+        )
+    return photo.alpha < _TRANSPARENT_BELOW
+
+
+def _hole_of_file(photo: Photo, name: Path, mask: Path, resize: bool) -> np.ndarray:
+    hole, shape = read_mask(mask), photo.pixels.shape[:2]
+    if hole.shape == shape:
+        return hole
+    if resize:
+        return cv2.resize(hole.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+    cure = "give a mask of the photo's size, or --resize_mask"
+    if hole.shape == shape[::-1]:
+        cure = "one of them is turned by its EXIF orientation, it seems, so save both upright"
+    raise InpaintingError(f"The mask {mask} is {_size(hole)}, but {name} is {_size(photo.pixels)}; {cure}.")
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+
+
+class _Masks:
+    """The mask files by the name of their photo: none, one for all, or those of a folder."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.files: list[Path] = []
+        self._by_name: dict[str, list[Path]] | None = None
+        if path is None:
+            return
+        if not path.is_dir():
+            if not path.is_file():
+                raise InpaintingError(f"There is no mask {path}; correct --mask.")
+            self.files = [path]
+            return
+        self._by_name = collections.defaultdict(list)
+        for name, file in _files_of(path, "--mask"):
+            self._by_name[os.path.splitext(name)[0]].append(file)
+            self.files.append(file)
+
+    def path_for(self, name: str) -> Path | None:
+        """The mask of the photo of that name, a path below the folder of photos."""
+        if self._by_name is None:
+            return self.path
+        stem = os.path.splitext(name)[0]
+        found = self._by_name.get(stem, [])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InpaintingError(f"{name} has several masks, {', '.join(map(str, found))}; leave one of them.")
+        raise InpaintingError(f"{name} has no mask in {self.path}; put {stem}.png there.")
+
+
+def _plan(image: Path, output: str, masks: _Masks) -> list[tuple[Path, str, Path]]:
+    """Photo, its name below the folder, and where its result goes; no result may replace what was given."""
+    target = Path(output).expanduser()
+    if image.is_dir():
+        if target.is_file():
+            raise InpaintingError(f"{target} is a file; a folder of photos needs a folder for --output.")
+        here, others = image.resolve(), [path.resolve() for path in (target, masks.path) if path]
+        if here in others:
+            raise InpaintingError(f"Photos, masks and results need a folder each, not {image} for two of them.")
+        # Masks and earlier results may lie among the photos.
+        inside = [path for path in others if path.is_relative_to(here)]
+        tasks = [
+            (file, name, target / name)
+            for name, file in _files_of(image, "--image")
+            if not any(file.resolve().is_relative_to(path) for path in inside)
+        ]
+    elif image.is_file():
+        if target.is_dir() or output.endswith(os.sep):
+            target = target / image.name
+        if target.suffix and writable_format(target) is None:
+            raise InpaintingError(f"{target} has no image format's extension; end it in .png, .jpg, .webp or .tif.")
+        tasks = [(image, image.name, target)]
+    else:
+        raise InpaintingError(f"There is no photo and no folder {image}; correct --image.")
+    if not tasks:
+        raise InpaintingError(f"There are no photos in {image}; correct --image.")
+    given = _identities([*(photo for photo, _, _ in tasks), *masks.files])
+    for _, _, target in tasks:
+        if target.exists() and _identities([target]) <= given:
+            raise InpaintingError(
+                f"{target} is one of the files given and would be overwritten; give another --output."
+            )
+    return tasks
+
+
+def _files_of(folder: Path, flag: str) -> list[tuple[str, Path]]:
+    try:
+        return [(name, folder / name) for name in open_folder(os.fspath(folder)).names]
+    except ValueError as error:
+        extensions = ", ".join(sorted(IMAGE_EXTENSIONS))
+        raise InpaintingError(f"{folder} has no image files ({extensions}); correct {flag}.") from error
+
+
+def _identities(files: Iterable[Path]) -> set[tuple[int, int]]:
+    """What the file system calls them, so that links and other spellings are seen through."""
+    stats = [file.stat() for file in files]
+    return {(stat.st_dev, stat.st_ino) for stat in stats}
