@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -156,7 +157,7 @@ def inpaint_file(
             photo,
         )
     try:
-        prediction = inpainter.predict(like.pixels[None], hole[None])
+        prediction = inpainter.predict(like.pixels[None], hole[None], margin=math.ceil(2 * rules.blend))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -343,3 +343,17 @@ def test_auto_goes_by_blocks_where_scores_fill_the_memory():
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 160, 160, 8), (1, 160, 160), (1,))]
     compiled = jax.jit(masked_patch_attention).lower(*shapes).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 6e8
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 3, 5])
+def test_what_is_needed_does_not_depend_on_what_is_left_out(monkeypatch, patch_size):
+    """In tiles of 2 x 3 pixels, of which most are left out."""
+    features, mask = jax.random.normal(jax.random.key(0), (2, 12, 14, 4)), jnp.zeros((2, 12, 14)).at[:, 5, 4].set(1)
+    temperature, needed = jnp.array([0.1, 0.7]), jnp.zeros((2, 12, 14)).at[0, 7:9, 3:6].set(1).at[1, 0, 13].set(1)
+    monkeypatch.setattr(attention, "_BLOCK_SCORES", 6 * 12 * 14)
+    whole, part = (
+        masked_patch_attention(features, mask, temperature, patch_size=patch_size, method="blocked", needed=wanted)
+        for wanted in (None, needed)
+    )
+    assert jnp.array_equal(whole[needed > 0], part[needed > 0])
+    assert (part[0, 0] == 0).all()  # left out indeed

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inpaint_jax.nets import attention
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
 from inpaint_jax.nets.generator import HOLE_COLOUR, Generator
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
@@ -189,6 +190,24 @@ def test_other_sizes_are_padded_by_reflection_and_cropped(tiny):
     whole = apply(params, padded, mask)
     np.testing.assert_allclose(narrow.completed, whole.completed[:, :, :31], atol=1e-6)
     np.testing.assert_allclose(narrow.temperatures, whole.temperatures, rtol=1e-6)
+
+
+@pytest.mark.parametrize("margin", [0, 6])
+def test_what_is_far_from_the_hole_may_be_left_out(tiny, monkeypatch, margin):
+    """In tiles of one pixel, as large maps are refined by tiles: the reach of all layers behind the attention."""
+    generator, params, *_ = tiny
+    image = jax.random.uniform(jax.random.key(2), (1, 96, 96, 3))
+    mask = jnp.zeros((1, 96, 96)).at[0, 8:13, 70:75].set(1).at[0, 90, 3].set(1)
+    monkeypatch.setattr(attention, "_LARGEST_GRAM", 0)
+    monkeypatch.setattr(attention, "_BLOCK_SCORES", 1)
+    # New functions: what is cached of others was traced with other numbers.
+    whole = jax.jit(lambda *args: generator.apply(*args))(params, image, mask)
+    part = jax.jit(lambda *args: generator.apply(*args, margin=margin))(params, image, mask)
+    assert jnp.array_equal(part.completed, whole.completed)
+    near = jnp.zeros((96, 96), bool).at[8 - margin : 13 + margin, 70 - margin : 75 + margin].set(True)
+    near = near.at[90 - margin : 91 + margin, max(0, 3 - margin) : 4 + margin].set(True)
+    assert jnp.array_equal(part.refined[0, near], whole.refined[0, near])
+    assert not jnp.array_equal(part.refined[0, 40:60, 20:40], whole.refined[0, 40:60, 20:40])
 
 
 def test_temperatures_start_at_ln_2(tiny):

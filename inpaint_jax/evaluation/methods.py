@@ -45,7 +45,7 @@ class Methods:
         """
         tasks = [(name, image, mask) for name in self._classical for image, mask in zip(images, masks)]
         futures = [self._pool.submit(classical.complete, *task) for task in tasks] if self._pool else None
-        by_model = {name: model.predict(images, masks).completed for name, model in self._models.items()}
+        by_model = {name: model.predict(images, masks, margin=0).completed for name, model in self._models.items()}
         done = [f.result() for f in futures] if futures else [classical.complete(*task) for task in tasks]
         count = len(images)
         by_classical = {name: np.stack(done[i * count : (i + 1) * count]) for i, name in enumerate(self._classical)}

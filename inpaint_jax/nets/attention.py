@@ -34,6 +34,7 @@ def masked_patch_attention(
     patch_size: int = 3,
     mask_bias: float = 1e6,
     method: str = "auto",
+    needed: jax.Array | None = None,
 ) -> jax.Array:
     """Replaces every pixel by a mixture of the known patches that resemble its surroundings: eqs. (7)-(11).
 
@@ -59,6 +60,8 @@ def masked_patch_attention(
             pixels, with s*s times fewer multiplications; "blocked" does the latter for one tile of queries after
             the other, so that memory is linear in H·W, backwards too (by computing each tile again); "auto" is
             "gram" up to 2^25 scores a sample (maps of 76 x 76), "blocked" beyond.
+        needed: [B, H, W], 1 (or True) where the result will be looked at; everywhere by default. "blocked" leaves out
+            the tiles that hold no such pixel, and what it hands back there is not the result.
 
     Returns:
         [B, H, W, C'] refined features F_r, in the dtype of `features`.
@@ -73,7 +76,8 @@ def masked_patch_attention(
         _, height, width, _ = features.shape
         method = "gram" if (height * width) ** 2 <= _LARGEST_GRAM else "blocked"
     if method == "blocked":
-        return _blocked(features, valid_keys(mask, patch_size), temperature, patch_size, mask_bias)
+        needed = jnp.ones(mask.shape, bool) if needed is None else needed > 0
+        return _blocked(features, valid_keys(mask, patch_size), temperature, needed, patch_size, mask_bias)
     if method == "unrolled":
         similarity, mix = _unrolled_similarity, _unrolled_mix
     else:
@@ -206,13 +210,18 @@ def _spread_along_diagonals(weights: jax.Array, patch_size: int, keep: Literal["
 
 
 def _blocked(
-    features: jax.Array, valid: jax.Array, temperature: jax.Array, patch_size: int, mask_bias: float
+    features: jax.Array,
+    valid: jax.Array,
+    temperature: jax.Array,
+    needed: jax.Array,
+    patch_size: int,
+    mask_bias: float,
 ) -> jax.Array:
     """Eqs. (7)-(11) and rolling for one sample and one tile of queries at a time."""
     _, height, width, _ = features.shape
     tile = _tile_shape(height, width)
     refine = partial(_refine_by_tiles, patch_size=patch_size, mask_bias=mask_bias, tile=tile)
-    return jax.lax.map(lambda sample: refine(*sample), (features, valid, temperature))
+    return jax.lax.map(lambda sample: refine(*sample), (features, valid, temperature, needed))
 
 
 def _tile_shape(height: int, width: int) -> tuple[int, int]:
@@ -226,12 +235,13 @@ def _refine_by_tiles(
     features: jax.Array,
     valid: jax.Array,
     temperature: jax.Array,
+    needed: jax.Array,
     *,
     patch_size: int,
     mask_bias: float,
     tile: tuple[int, int],
 ) -> jax.Array:
-    """One sample: features [H, W, C], valid keys [H-s+1, W-s+1] and its temperature -> [H, W, C]."""
+    """One sample: features [H, W, C], valid keys [H-s+1, W-s+1], temperature, needed [H, W] -> [H, W, C]."""
     height, width, channels = features.shape
     before, after = _reach(patch_size)
     halo = patch_size - 1
@@ -240,6 +250,8 @@ def _refine_by_tiles(
     spare = tuple(padded - side for padded, side in zip(padded_sides, (height, width)))
     padded = jnp.pad(features, [(before, after + spare[0]), (before, after + spare[1]), (0, 0)])
     inverse_key_norm = _inverse_norm(features[None], patch_size)[0]
+    # A tile of queries is needed if one of the pixels is that its patches touch; laid out like `padded`.
+    reached = jnp.pad(needed, [(before, after + spare[0]), (before, after + spare[1])])
 
     # The backward pass computes a tile again instead of keeping its scores.
     @jax.checkpoint
@@ -255,9 +267,14 @@ def _refine_by_tiles(
         spread = _spread_along_diagonals(weights[None], patch_size, keep="all")[0]
         return jnp.einsum("yxij,ijc->yxc", spread, features)
 
+    def refine_if_needed(corner: jax.Array) -> jax.Array:
+        shape = (tile[0] + halo, tile[1] + halo)
+        touched = jax.lax.dynamic_slice(reached, corner, shape).any()
+        return jax.lax.cond(touched, refine_tile, lambda _: jnp.zeros((*shape, channels), features.dtype), corner)
+
     tops, lefts = (jnp.arange(count) * step for count, step in zip(counts, tile))
     corners = jnp.stack(jnp.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
-    patches = jax.lax.map(refine_tile, corners)  # of the padded map: a tile and a halo around it
+    patches = jax.lax.map(refine_if_needed, corners)  # of the padded map: a tile and a halo around it
     patches = patches.reshape(*counts, tile[0] + halo, tile[1] + halo, channels)
     rolled = _join(_join(patches.transpose(0, 2, 1, 3, 4), tile[0]).transpose(1, 2, 0, 3), tile[1])
     rolled = rolled.transpose(1, 0, 2)[before : before + height, before : before + width]

@@ -18,6 +18,10 @@ HOLE_COLOUR = (0.485, 0.456, 0.406)
 _STRIDE = 4
 _DILATIONS = (2, 4, 8, 16)
 
+# Cells of a quarter of the size over which a pixel sees the output of the attention: three convolutions there, two at
+# half the size, three at the full size make 4.75.
+_REACH = 5
+
 
 @flax.struct.dataclass
 class GeneratorOutputs:
@@ -52,13 +56,17 @@ class Generator(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, mask: jax.Array, sketch: jax.Array | None = None) -> GeneratorOutputs:
+    def __call__(
+        self, image: jax.Array, mask: jax.Array, sketch: jax.Array | None = None, margin: int | None = None
+    ) -> GeneratorOutputs:
         """Fills the hole of each image.
 
         Args:
             image: [B, H, W, 3] float in [0, 1], any H and W. What it holds inside the hole is never looked at.
             mask: [B, H, W], 1 (or True) = missing, a mask of its own for every sample.
             sketch: [B, H, W], 1 = line, for a model trained with sketches; only its part in the hole is used.
+            margin: how many pixels around the hole `refined` is looked at; None = everywhere. `completed` needs none.
+                On large images the attention then leaves out what is far from the hole.
 
         Returns:
             GeneratorOutputs.
@@ -85,7 +93,7 @@ class Generator(nn.Module):
         cascade = jnp.where(hole_padded > 0, coarse, 2 * known_padded - 1)
         refined, temperatures = RefinementNetwork(
             self.width, heads=self.heads, patch_size=self.patch_size, dtype=self.dtype, name="refinement"
-        )(jnp.concatenate([cascade, guides_padded], axis=-1), hole_padded[..., 0])
+        )(jnp.concatenate([cascade, guides_padded], axis=-1), hole_padded[..., 0], margin)
 
         coarse, refined = ((image[:, :height, :width] + 1) / 2 for image in (coarse, refined))
         completed = jnp.where(hole > 0, refined, known)
@@ -136,12 +144,13 @@ class RefinementNetwork(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, hole: jax.Array, margin: int | None = None) -> tuple[jax.Array, jax.Array]:
         """Refines the coarse result.
 
         Args:
             x: [B, H, W, 4 or 5] image in [-1, 1] with mask (and sketch); H and W multiples of 4.
             hole: [B, H, W], 1 = missing.
+            margin: see `Generator`.
 
         Returns:
             I_out [B, H, W, 3] float32 in [-1, 1], and the temperatures [B, heads].
@@ -149,7 +158,7 @@ class RefinementNetwork(nn.Module):
         texture = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
         context, temperatures = AttentionBranch(
             self.width, self.heads, self.patch_size, dtype=self.dtype, name="attention_branch"
-        )(x, hole)
+        )(x, hole, margin)
         both = jnp.concatenate([texture, context], axis=-1)
         both = GatedConv(4 * self.width, dtype=self.dtype, name="fusion")(both)
         return Decoder(self.width, dtype=self.dtype, name="decoder")(both), temperatures
@@ -197,7 +206,7 @@ class AttentionBranch(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, hole: jax.Array, margin: int | None = None) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 4 or 5] and the hole [B, H, W] -> [B, H/4, W/4, 4w] and the temperatures [B, heads]."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
         x = conv(w, kernel_size=5)(x)
@@ -207,7 +216,9 @@ class AttentionBranch(nn.Module):
         x = conv(4 * w)(x)
         x = conv(4 * w, activation=nn.relu)(x)
         mhtma = MHTMA(self.heads, self.patch_size, dtype=self.dtype, name="mhtma")
-        x, temperatures = mhtma(x, downsample_mask(hole, _STRIDE))
+        missing = downsample_mask(hole, _STRIDE)
+        needed = None if margin is None else _dilate(missing, _REACH + -(-margin // _STRIDE))
+        x, temperatures = mhtma(x, missing, needed)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
         return x, temperatures
@@ -241,6 +252,12 @@ def _pad(x: jax.Array, smallest: int) -> jax.Array:
     _, height, width, _ = x.shape
     below, right = (max(smallest, side + -side % _STRIDE) - side for side in (height, width))
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
+
+
+def _dilate(mask: jax.Array, cells: int) -> jax.Array:
+    """[B, H, W], 1 where a cell of the mask is 1 that is at most so many cells away in both directions."""
+    window = (1, 2 * cells + 1, 2 * cells + 1)
+    return jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1, 1), "SAME")
 
 
 def _check(image: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> None:

@@ -22,12 +22,15 @@ class MHTMA(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: jax.Array, mask: jax.Array, needed: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Refines a feature map with its own known patches.
 
         Args:
             features: [B, H, W, C] F_in.
             mask: [B, H, W], 1 = missing, at the resolution of the features.
+            needed: [B, H, W], 1 where F_out will be looked at; see `masked_patch_attention`.
 
         Returns:
             F_out [B, H, W, C], and the temperatures [B, heads] float32.
@@ -44,5 +47,7 @@ class MHTMA(nn.Module):
         refined = []
         for head in range(self.heads):
             embedded = nn.Dense(channels // self.heads, dtype=self.dtype, name=f"embedding_{head}")(features)  # F_dr
-            refined.append(masked_patch_attention(embedded, mask, temperatures[:, head], patch_size=self.patch_size))
+            refined.append(
+                masked_patch_attention(embedded, mask, temperatures[:, head], patch_size=self.patch_size, needed=needed)
+            )
         return jnp.concatenate(refined, axis=-1), temperatures
