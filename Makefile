@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test lint clean
 
-# Trains a small model on photos that ship with scikit-image; pictures and curves end up in runs/quickstart.
+# Trains a small model on photos that ship with scikit-image, and evaluates it; all ends up in runs/quickstart.
 quickstart: $(VENV)/.installed
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/python evaluate.py --workdir=runs/quickstart --output=runs/quickstart/eval --resume --fid=off \
+		--methods=mean,telea,navier_stokes,biharmonic
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -54,17 +54,20 @@ def main() -> None:
     rows = []
     for size in arguments.sizes.split(","):
         child = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], f"--one={size}"], check=True, capture_output=True, text=True
+            [sys.executable, __file__, *sys.argv[1:], f"--one={size}"], stdout=subprocess.PIPE, text=True
         )
+        if child.returncode:
+            print(f"{size:>12} failed with exit status {child.returncode}", flush=True)
+            continue
         row = json.loads(child.stdout.splitlines()[-1])
         rows.append(row)
         times = " ".join(f"{row[name]:8.2f} s" for name in ("median", "fastest", "slowest"))
         print(f"{size:>12} {row['first_call']:10.1f} s {times} {row['host_memory_peak_gib']:8.2f} GiB", flush=True)
-    if arguments.json:
+    if arguments.json and rows:
         result = {
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             **describe(("jax", "jaxlib", "flax", "numpy")),
-            "width": rows[0].pop("width"),
+            "width": rows[0]["width"],
             "sizes": [{name: value for name, value in row.items() if name != "width"} for row in rows],
         }
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -94,9 +97,16 @@ def measure(arguments: argparse.Namespace, size: str) -> dict[str, Any]:
         "median": round(float(np.median(others)), 3),
         "fastest": round(min(others), 3),
         "slowest": round(max(others), 3),
+        "device_memory_peak_gib": _device_peak(),
         "host_memory_peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "hole": round(float(mask.mean()), 3),
     }
+
+
+def _device_peak() -> float | None:
+    """Peak of the first device's own memory, None where it uses the host's."""
+    statistics = jax.local_devices()[0].memory_stats()
+    return round(statistics["peak_bytes_in_use"] / 2**30, 2) if statistics else None
 
 
 def _untrained() -> Inpainter:

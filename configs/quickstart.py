@@ -30,6 +30,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.optimizer.generator_learning_rate = 1e-3
     config.optimizer.discriminator_learning_rate = 1e-3
     config.train.max_steps = 900
-    config.train.validate_every_epochs = 5.0
+    config.train.validate_every_epochs = 0.6
     config.train.log_every_steps = 25
     return config

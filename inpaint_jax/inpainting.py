@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from inpaint_jax.blending import blend_seam
 from inpaint_jax.data.images import UnreadableImage
 from inpaint_jax.data.masks import read_mask
-from inpaint_jax.data.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format
+from inpaint_jax.data.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format, write_bytes
 from inpaint_jax.data.sources import IMAGE_EXTENSIONS, open_folder
 from inpaint_jax.export import UnusableModel
 from inpaint_jax.inference import Inpainter
@@ -147,7 +147,7 @@ def inpaint_file(
     if not hole.any():
         logger.warning("The mask of %s is empty: it is saved as it is.", photo)
         if output.suffix.lower() == photo.suffix.lower():
-            output.write_bytes(photo.read_bytes())
+            write_bytes(output, photo.read_bytes())
             return []
         return save_photo(output, like.pixels, like)
     if hole.all():

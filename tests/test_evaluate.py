@@ -1,14 +1,17 @@
 """Evaluation as a whole: real photos, real files, real processes, kills included."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -38,6 +41,16 @@ def command(output_dir, *flags, **environment):
         text=True,
         start_new_session=True,
     )
+
+
+def session_of(process):
+    """Numbers of all processes that a command has started (Linux)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == process.pid:
+                found.append(stat.parent.name)
+    return [worker for worker in found if worker != str(process.pid)]
 
 
 def finish(process, code=0, timeout=300):
@@ -135,8 +148,12 @@ def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos,
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = session_of(process)
+    os.kill(process.pid, signal.SIGKILL)  # the main process alone: its workers must find out by themselves
     process.wait()
+    while workers and time.monotonic() < end:
+        workers = [worker for worker in workers if (Path("/proc") / worker).exists()]
+    assert not workers
     assert not (folder / "metrics.json").exists()
 
     refused = finish(command(folder, *flags), code=1)
@@ -149,6 +166,62 @@ def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos,
     assert (folder / "metrics.json").read_text() == (evaluated[0] / "metrics.json").read_text()
     assert (folder / "images.csv").read_text() == (evaluated[0] / "images.csv").read_text()
     assert "Nothing to do" in finish(command(folder, *flags, "--resume"))
+
+
+def test_a_new_run_in_an_old_folder_withdraws_the_old_figures(tiny_workdir, photos, tmp_path, monkeypatch):
+    settings = run.Settings(data=f"folder:{photos}/val", fid="off", workers=0, batch_size=5, samples=2)
+    settings = dataclasses.replace(settings, save_images=True, save_every_seconds=0)
+    run.evaluate([tiny_workdir], tmp_path, settings)
+    before = (tmp_path / "metrics.json").read_text()
+    calls = iter(range(8))  # the photos of the first bin, and some of the second
+    save_images = output.save_images
+
+    def stop_after_some(*args):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        save_images(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "save_images", stop_after_some)
+        with pytest.raises(KeyboardInterrupt):
+            run.evaluate([tiny_workdir], tmp_path, settings)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "unfinished.npz"}
+    run.evaluate([tiny_workdir], tmp_path, dataclasses.replace(settings, resume=True))
+    assert (tmp_path / "metrics.json").read_text() == before
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_resume_sees_that_the_files_are_others(tiny_workdir, photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos / "val", folder)
+    settings = run.Settings(data=f"folder:{folder}", fid="off", workers=0, limit=2, samples=0, resume=True)
+    run.evaluate([tiny_workdir], tmp_path / "out", settings)
+    before = (tmp_path / "out" / "metrics.json").read_text()
+    first = min(folder.iterdir())
+    first.rename(folder / "zzz.png")
+    run.evaluate([tiny_workdir], tmp_path / "out", settings)
+    assert (tmp_path / "out" / "metrics.json").read_text() != before
+
+
+def test_a_bin_of_broken_photos_stays_empty(tiny_workdir, photos, tmp_path, caplog):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos / "val", folder)
+    (folder / "99.png").write_bytes(b"no photo")  # the sixth, for which the sixth bin is drawn
+    settings = run.Settings(data=f"folder:{folder}", fid="off", workers=0, pairing="once", samples=6)
+    rows = run.evaluate([tiny_workdir], tmp_path / "out", settings)
+    assert [row["count"] for row in rows] == [1, 1, 1, 1, 1, 0, 5]
+    assert rows[5]["psnr"] is None
+    assert "Bin (0.5, 0.6] stays empty" in caplog.text
+
+
+def test_models_that_share_a_name_with_something_else_go_by_their_path(tiny_workdir, photos, tmp_path):
+    shutil.copytree(tiny_workdir, tmp_path / "truth")
+    settings = run.Settings(data=f"folder:{photos}/val", fid="off", workers=0, limit=1, samples=1, save_images=True)
+    run.evaluate([tmp_path / "truth"], tmp_path / "out", settings)
+    (truth,) = (tmp_path / "out" / "images" / "truth").iterdir()
+    with Image.open(truth) as image, Image.open(min((photos / "val").iterdir())) as photo:
+        assert abs(np.asarray(image).mean() - np.asarray(photo).mean()) < 10
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 3
 
 
 def test_two_models_side_by_side_and_the_config_names_the_data(make_config, tiny_workdir, photos, tmp_path):
@@ -190,6 +263,7 @@ def test_unreadable_photos_are_left_out_and_named(tiny_workdir, photos, tmp_path
         ([], {"classical": ["magic"]}, "choose of mean, telea"),
         ([], {"classical": ["mean"], "size": None}, "No size to evaluate at"),
         ([], {"classical": ["mean"], "size": 8}, "--size must be at least 11"),
+        ([], {"classical": ["mean"], "seed": -1}, "--seed must be at least 0"),
         ([], {"classical": ["mean"], "batch_size": 0}, "--batch_size must be at least 1"),
         (["nowhere"], {}, "nowhere does not exist; give the workdir"),
         ([], {"classical": ["mean"], "fid": "nowhere.pth"}, "There is no file nowhere.pth"),

@@ -132,6 +132,23 @@ def test_polarity(source, tmp_path):
         pairs.pair(source, f"folder:{tmp_path}?missing=grey", size=64, seed=0)
 
 
+def test_bins_without_masks_and_masks_without_bins_are_named(source, tmp_path, caplog):
+    for rows in (10, 15, 60):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:rows] = 255
+        Image.fromarray(mask).save(tmp_path / f"{rows}.png")
+    assert [part.label for part in pairs.pair(source, f"folder:{tmp_path}", size=64, seed=0)] == [
+        "(0.1, 0.2]",
+        "(0.2, 0.3]",
+    ]
+    assert "1 of 3 masks have a ratio outside of all bins" in caplog.text
+    assert "No mask falls into (0.0, 0.1], (0.3, 0.4]" in caplog.text
+    for rows in (10, 15):
+        (tmp_path / f"{rows}.png").unlink()
+    with pytest.raises(ValueError, match="are black and white exchanged"):
+        pairs.pair(source, f"folder:{tmp_path}", size=64, seed=0, pairing="once")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -351,3 +351,11 @@ def test_writable_formats():
     assert [writable_format(f"a{extension.upper()}") for extension in LOSSLESS.values()] == list(LOSSLESS)
     assert writable_format("a.psd") is None
     assert writable_format("a") is None
+
+
+def test_further_frames_are_missed(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 20, 30)]
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    photo = read_photo(tmp_path / "pages.tif")
+    assert (photo.pixels == 10).all()
+    assert "only the first of 3 frames or pages was kept" in save_photo(tmp_path / "one.tif", photo.pixels, photo)

@@ -335,11 +335,12 @@ def test_configs_load_and_keep_the_papers_settings(name):
 
 @pytest.mark.slow
 def test_quickstart_learns(tmp_path):
-    """On photos held out: 3 dB above the mean colour that the network is given, 1 dB above the photo's own."""
+    """On photos held out, inside the hole: 3 dB above the mean colour that fills it, and nearly as far above the
+    stricter bar of the photo's own known mean (3.3 dB where it was measured; other CPUs round differently)."""
     command = [sys.executable, "train.py", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}"]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=1500)
     validations = {row["step"]: row for row in read_metrics(tmp_path / "run") if "validation/loss" in row}
     best = validations[load_generator(tmp_path / "run")[1]]
     assert best["validation/hole_psnr"] > best["validation/hole_psnr_imagenet_fill"] + 3
-    assert best["validation/hole_psnr"] > best["validation/hole_psnr_mean_fill"] + 1
+    assert best["validation/hole_psnr"] > best["validation/hole_psnr_mean_fill"] + 2.5
     assert (tmp_path / "run" / "curves.png").exists()

@@ -25,6 +25,10 @@ _RATIO_ATTEMPTS = 200
 Missing = Literal["white", "black"]
 
 
+class UnreadableMask(RuntimeError):
+    """A mask file that cannot be decoded. Other than a photo, it cannot be passed over; see FolderMasks."""
+
+
 class Mask(NamedTuple):
     """A hole and the local discriminator's view of it.
 
@@ -237,14 +241,14 @@ class FolderMasks:
         """Reads a random file, or, given an index, the file of that number, starting over after the last one.
 
         Raises:
-          RuntimeError: the file cannot be read. Other than a photo, a mask is not passed over: that would silently
+          UnreadableMask: the file cannot be read. Other than a photo, a mask is not passed over: that would silently
             change which hole an image is tested on.
         """
         number = rng.integers(len(self.files)) if index is None else index % len(self.files)
         try:
             image = self.files[int(number)]
         except UnreadableImage as error:
-            raise RuntimeError(f"Remove or repair the mask file {error.name}: {error.reason}.") from error
+            raise UnreadableMask(f"Remove or repair the mask file {error.name}: {error.reason}.") from error
         image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_NEAREST_EXACT)
         mask = _binarise(image, self.missing)
         return Mask(mask, local_crop_for(rng, mask, local_crop_side(*mask.shape)))

@@ -101,6 +101,7 @@ class Photo:
             which may show the photo as it was before. None if there is none.
         save_options: of the format, to write it as it was: tables and subsampling of a JPEG, compression of a TIFF,
             resolution.
+        frames: of an animation, or pages; `pixels` are the first.
     """
 
     pixels: np.ndarray
@@ -112,6 +113,7 @@ class Photo:
     icc_profile: bytes | None
     exif: bytes | None
     save_options: Mapping[str, Any]
+    frames: int = 1
 
     @property
     def has_exif_directories(self) -> bool:
@@ -157,6 +159,7 @@ def read_photo(file: str | os.PathLike) -> Photo:
         icc_profile=image.info.get("icc_profile") or None,
         exif=_exif(image),
         save_options=_save_options(image),
+        frames=1 if image.format == "MPO" else getattr(image, "n_frames", 1),
     )
 
 
@@ -190,6 +193,8 @@ def save_photo(path: str | os.PathLike, pixels: np.ndarray, like: Photo) -> list
     notes = []
     image = _to_mode(pixels, like, kind, notes)
     options = _metadata(like, image.mode, kind, notes) | _encoding(like, image.mode, kind)
+    if like.frames > 1:
+        notes.append(f"only the first of {like.frames} frames or pages was kept")
     if kind in _LOSSY:
         notes.append(f"{kind} loses a little everywhere; PNG keeps given pixels exactly")
 
@@ -198,8 +203,18 @@ def save_photo(path: str | os.PathLike, pixels: np.ndarray, like: Photo) -> list
         image.save(encoded, kind, **options)
     except (OSError, ValueError, RuntimeError) as error:  # each from some of Pillow's plugins
         raise UnsavablePhoto(f"{path} cannot be written as {kind} ({error}); save it as PNG.") from error
-    path.write_bytes(encoded.getvalue())
+    write_bytes(path, encoded.getvalue())
     return notes
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file in one piece or not at all, so that a full disk costs no earlier result."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    try:
+        fresh.write_bytes(content)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def writable_format(path: str | os.PathLike) -> str | None:

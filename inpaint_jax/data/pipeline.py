@@ -7,15 +7,10 @@ run resumes exactly from its step number alone, whatever the number of workers.
 import contextlib
 import dataclasses
 import logging
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import weakref
 from collections.abc import Iterator
 
-import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -24,6 +19,7 @@ from grain._src.python.dataset.transformations import process_prefetch
 from inpaint_jax.data.images import Crop, Resize, UnreadableImage, resize_and_crop
 from inpaint_jax.data.masks import MaskSource
 from inpaint_jax.data.sources import ImageSource
+from inpaint_jax.data.workers import prepare_worker
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -84,6 +80,19 @@ class _EvaluationSample(grain.transforms.RandomMap):
             "weight": np.float32(weight),
             "index": np.int32(index),
         }
+
+
+def check_readable(source: ImageSource, count: int | None = None) -> None:
+    """Looks for one photo that can be read.
+
+    Args:
+      source: the photos.
+      count: look at the first `count` only.
+
+    Raises:
+      NoReadableImages: there is none.
+    """
+    _first_readable(source, count=count)
 
 
 def _first_readable(source: ImageSource, start: int = 0, count: int | None = None) -> tuple[np.ndarray, int]:
@@ -199,7 +208,7 @@ def training_batches(
     """
     local_batch = _local_batch_size(batch_size, process_count)
     _check_size(masks, size)
-    _first_readable(source)
+    check_readable(source)
     sample = _TrainingSample(source, masks, resize, crop, flip)
     dataset = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat().random_map(sample, seed=seed)
     # There is no remainder in an endless stream, but rounding its length up would overflow for batches of 1.
@@ -254,7 +263,7 @@ def evaluation_batches(
     local_batch = _local_batch_size(batch_size, process_count)
     _check_size(masks, size)
     count = len(source) if limit is None else min(limit, len(source))
-    _first_readable(source, count=count)
+    check_readable(source, count)
     padded = -(-count // batch_size) * batch_size
     sample = _EvaluationSample(source, masks, resize, count)
     dataset = grain.MapDataset.range(padded).random_map(sample, seed=seed)
@@ -290,15 +299,5 @@ def _prefetch(dataset: grain.MapDataset, workers: int) -> grain.IterDataset:
 
 
 def _start_worker(worker: int, workers: int) -> None:
-    """Prepares a worker process: no threads of OpenCV's, deaf to signals, and gone when the main process is."""
-    cv2.setNumThreads(0)
-    # Ctrl-C and a cluster's SIGTERM reach the whole group; the main process decides, and may want more batches.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Without this, workers of a killed main process wait forever for room in the queue.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    """As grain calls it: with the number of the worker, and how many there are."""
+    prepare_worker()

@@ -212,8 +212,9 @@ SKIMAGE_PHOTOS = {
     ),
     "validation": ("coffee.png", "camera.png"),
 }
-TILE_SIDE = 256
-TILE_STRIDE = {"train": 96, "validation": 192}
+# Nine photos are few: each is shown at three scales.
+TILE_SIDES = {"train": (128, 181, 256), "validation": (256,)}
+TILE_STRIDE = {"train": 3 / 8, "validation": 3 / 4}  # in sides
 
 
 @functools.cache
@@ -225,23 +226,23 @@ def _skimage_photo(file: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class SkimageSource:
-    """Square, overlapping tiles of scikit-image's photos: (file, top, left) each. Photos are decoded once."""
+    """Square, overlapping tiles of scikit-image's photos: (file, top, left, side) each. Photos are decoded once."""
 
-    tiles: tuple[tuple[str, int, int], ...]
+    tiles: tuple[tuple[str, int, int, int], ...]
 
     def __len__(self) -> int:
         """Number of tiles."""
         return len(self.tiles)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Tile as uint8 [256, 256, 3]."""
-        file, top, left = self.tiles[index]
-        return _skimage_photo(file)[top : top + TILE_SIDE, left : left + TILE_SIDE]
+        """Tile as uint8 [side, side, 3]."""
+        file, top, left, side = self.tiles[index]
+        return _skimage_photo(file)[top : top + side, left : left + side]
 
     def name(self, index: int) -> str:
-        """Photo, top and left."""
-        file, top, left = self.tiles[index]
-        return f"{file}@{top},{left}"
+        """Photo, top, left and side."""
+        file, top, left, side = self.tiles[index]
+        return f"{file}@{top},{left},{side}"
 
 
 def open_skimage(split: str) -> SkimageSource:
@@ -261,16 +262,20 @@ def open_skimage(split: str) -> SkimageSource:
         photos = [(file, _skimage_photo(file).shape) for file in SKIMAGE_PHOTOS[split]]
     except UnreadableImage as error:
         raise ValueError(f"Reinstall scikit-image from PyPI, as this one lacks a photo: {error}") from error
-    stride = TILE_STRIDE[split]
     per_photo = [
-        [(file, top, left) for top in _offsets(height, stride) for left in _offsets(width, stride)]
+        [
+            (file, top, left, side)
+            for side in TILE_SIDES[split]
+            for top in _offsets(height, side, TILE_STRIDE[split])
+            for left in _offsets(width, side, TILE_STRIDE[split])
+        ]
         for file, (height, width, _) in photos
     ]
     turns = itertools.zip_longest(*per_photo)
     return SkimageSource(tuple(tile for turn in turns for tile in turn if tile))
 
 
-def _offsets(length: int, stride: int) -> list[int]:
+def _offsets(length: int, side: int, stride: float) -> list[int]:
     """Starts of tiles from edge to edge, evenly spread and at most `stride` apart."""
-    count = math.ceil((length - TILE_SIDE) / stride) + 1
-    return np.linspace(0, length - TILE_SIDE, count).round().astype(int).tolist()
+    count = math.ceil((length - side) / (stride * side)) + 1
+    return np.linspace(0, length - side, count).round().astype(int).tolist()

@@ -1,7 +1,5 @@
 """Methods without learning to compare with. Imports no jax, because the processes that run them import it again."""
 
-import signal
-
 import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
@@ -70,9 +68,3 @@ def check(method: str) -> None:
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; choose of {', '.join(METHODS)}.")
-
-
-def start_worker() -> None:
-    """Prepares a process that runs these methods: one thread each, and deaf to Ctrl-C."""
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole group; the main process decides

@@ -6,6 +6,7 @@ whole data set for every bin, so its statistics are worked out once, and kept in
 """
 
 import hashlib
+import logging
 import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +24,8 @@ from inpaint_jax.features.weights import cache_dir
 from inpaint_jax.metrics import GaussianStatistics, frechet_distance
 
 FEATURES = 2048
+
+_log = logging.getLogger("inpaint_jax")
 
 
 class FeatureExtractor:
@@ -99,14 +102,16 @@ def truth_statistics(
     try:
         with np.load(path, allow_pickle=False) as saved:
             return GaussianStatistics.from_arrays(dict(saved))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        path.unlink()  # half a file, by whatever accident; it is only a cache
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # none yet, or half a file by whatever accident
+        if path.exists():
+            _log.warning("The cached statistics %s cannot be read (%s) and are made anew.", path, error)
     statistics = GaussianStatistics(FEATURES)
     for batch, valid in images("Inception features of the truth"):
         statistics.update(extract(batch)[valid])
-    output.write_arrays(path, statistics.to_arrays())
+    try:
+        output.write_arrays(path, statistics.to_arrays())
+    except OSError as error:  # a cache that others filled, say, and that is read-only
+        _log.warning("The statistics of the truth are not kept for next time: %s", error)
     return statistics
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from inpaint_jax.data.workers import prepare_worker
 from inpaint_jax.evaluation import classical
 from inpaint_jax.inference import Inpainter
 
@@ -30,7 +31,7 @@ class Methods:
         if workers and self._classical:
             # Fresh processes: a fork of one that runs jax may hang.
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), initializer=classical.start_worker
+                workers, multiprocessing.get_context("spawn"), initializer=prepare_worker
             )
 
     def __call__(self, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:

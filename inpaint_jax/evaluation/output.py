@@ -3,45 +3,59 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from inpaint_jax import visualize
 from inpaint_jax.evaluation import tables
 from inpaint_jax.evaluation.scores import Scores
 
 _METRICS = "metrics.json"
+_SHEET = "sheet.png"
+_PLOT = "metrics_by_ratio.png"
+RESERVED = ("truth", "mask", "input")  # columns of the sheet and folders of images/ that are no methods
+_TABLES = ("metrics.csv", "table.md", "images.csv")
 
 
-def write(folder: Path, identity: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], scores: Scores) -> None:
-    """Writes the figures: metrics.csv, table.md, images.csv, and at last metrics.json, the sign of a finished run.
+def write(
+    folder: Path,
+    identity: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    scores: Scores,
+    sheet: np.ndarray | None,
+) -> None:
+    """Writes pictures and figures, and at last metrics.json, the sign of a finished run.
 
     Args:
         folder: of the evaluation.
         identity: what the figures depend on; becomes "settings" in metrics.json.
         rows: the table.
         scores: of every image.
+        sheet: uint8 [height, width, 3], or None.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if sheet is not None:
+        Image.fromarray(sheet).save(folder / _SHEET)
+    visualize.metrics_by_ratio(rows).savefig(folder / _PLOT, dpi=100)
     document = json.dumps({"settings": identity, "rows": list(rows)}, indent=2) + "\n"
-    for name, text in (
-        ("metrics.csv", tables.to_csv(rows)),
-        ("table.md", tables.to_markdown(rows)),
-        ("images.csv", scores.to_csv()),
-        (_METRICS, document),
-    ):
-        fresh = folder / f"{name}.tmp"
-        fresh.write_text(text)
-        os.replace(fresh, folder / name)
+    texts = (tables.to_csv(rows), tables.to_markdown(rows), scores.to_csv(), document)
+    for name, text in zip((*_TABLES, _METRICS), texts):
+        _replace(folder / name, lambda file, text=text: file.write(text.encode()))
+
+
+def withdraw(folder: Path) -> None:
+    """Removes the figures of an earlier evaluation, whose pictures a new one is about to write over."""
+    for name in (_METRICS, *_TABLES, _SHEET, _PLOT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Whether the folder holds the figures of this very evaluation."""
     path = folder / _METRICS
-    return path.exists() and not differences(json.loads(path.read_text())["settings"], identity)
+    return path.exists() and not differences(json.loads(path.read_text(encoding="utf-8"))["settings"], identity)
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -50,7 +64,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: there is none.
     """
-    return json.loads((folder / _METRICS).read_text())["rows"]
+    return json.loads((folder / _METRICS).read_text(encoding="utf-8"))["rows"]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -79,10 +93,10 @@ def save_images(
         mask: bool [H, W].
         completed: method -> uint8 [H, W, 3].
     """
-    name = f"{where['image']:06d}_{_plain(Path(where['name']).stem)}.png"
-    label = _plain(where["bin"])
+    name = f"{where['image']:06d}_{plain(Path(where['name']).stem)}.png"
+    label = plain(where["bin"])
     pictures = {f"truth/{name}": truth, f"mask/{label}/{name}": np.uint8(255) * mask}
-    pictures |= {f"{_plain(method)}/{label}/{name}": image for method, image in completed.items()}
+    pictures |= {f"{plain(method)}/{label}/{name}": image for method, image in completed.items()}
     for path, image in pictures.items():
         (folder / "images" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / "images" / path)
@@ -91,12 +105,19 @@ def save_images(
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz in one piece or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with fresh.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(fresh, path)
+    _replace(path, lambda file: np.savez(file, **arrays))
 
 
-def _plain(text: str) -> str:
+def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    fresh = path.with_name(f"{path.name}.tmp")
+    try:
+        with fresh.open("wb") as file:
+            write(file)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def plain(text: str) -> str:
     """A file name of a label: "(0.0, 0.1]" -> "0.0-0.1"."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-")

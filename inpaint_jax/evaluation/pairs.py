@@ -1,7 +1,9 @@
 """Which image is tested with which mask, and the mask-ratio bins. Imports no jax: worker processes import it again."""
 
 import dataclasses
+import hashlib
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -12,6 +14,8 @@ from inpaint_jax.data.sources import ImageSource
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
 """The paper's, as (low, high]."""
+
+_log = logging.getLogger("inpaint_jax")
 
 Pairing = Literal["every_bin", "once"]
 
@@ -33,6 +37,17 @@ class Bin:
 
 OUTSIDE = "outside"
 """Label of masks that fall into no bin: they count in the row "all" alone."""
+
+
+def fingerprint(bins: Sequence[Bin]) -> str:
+    """Tells apart pairs of other image or mask files: a checksum over their names, in their order."""
+    digest = hashlib.sha256()
+    for part in bins:
+        digest.update(part.label.encode())
+        for index in range(len(part.images)):
+            mask = part.masks.files.files.name(part.masks.numbers[index]) if isinstance(part.masks, ChosenMasks) else ""
+            digest.update(f"\0{part.images.name(index)}\0{mask}".encode())
+    return digest.hexdigest()[:16]
 
 
 def bin_label(ratio: float) -> str:
@@ -155,6 +170,7 @@ def pair(
 
     Raises:
         ValueError: an unknown kind of masks or pairing, or no mask falls into any bin.
+        UnreadableMask: a mask file cannot be read.
     """
     if pairing not in ("every_bin", "once"):
         raise ValueError(f'pairing is {pairing!r}; use "every_bin" or "once".')
@@ -175,7 +191,7 @@ def pair(
         )
     else:
         bins = _from_folder(source, images, open_masks(masks, size), seed, pairing, progress)
-    if not bins:
+    if {part.label for part in bins} <= {OUTSIDE}:
         raise ValueError(
             f"No mask of {masks} has a hole of at most 0.6 of the image; are black and white exchanged "
             "(folder:PATH?missing=black)?"
@@ -214,7 +230,10 @@ def _from_folder(
     measured = {number: files.draw(rng, number).mask.mean() for number in progress(range(len(files.files)))}
     for number in order:
         by_bin[bin_label(measured[number])].append(number)
-    by_bin.pop(OUTSIDE)
+    if outside := by_bin.pop(OUTSIDE):
+        _log.warning("%d of %d masks have a ratio outside of all bins, and are left out.", len(outside), len(order))
+    if empty := [name for name, numbers in by_bin.items() if not numbers]:
+        _log.warning("No mask falls into %s; is their polarity right (folder:PATH?missing=black)?", ", ".join(empty))
     return [
         Bin(
             name,

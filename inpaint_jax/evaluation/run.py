@@ -19,17 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from inpaint_jax import metrics, visualize
+from inpaint_jax import __version__, metrics, visualize
 from inpaint_jax.data.images import Resize, UnreadableImage, resize_and_crop
-from inpaint_jax.data.pipeline import Batch, evaluation_batches
+from inpaint_jax.data.masks import UnreadableMask
+from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation import classical, fid, output, tables
 from inpaint_jax.evaluation.methods import Methods
-from inpaint_jax.evaluation.pairs import Bin, ChosenImages, Pairing, pair
+from inpaint_jax.evaluation.pairs import Bin, ChosenImages, Pairing, fingerprint, pair
 from inpaint_jax.evaluation.scores import ALL, Scores, summarise
 from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
@@ -110,22 +110,22 @@ def evaluate(
     output_dir = Path(output_dir)
     try:
         plan = _prepare(models, settings, config, inception_params)
-        if settings.resume and output.is_finished(output_dir, plan.identity):
+        unfinished = output_dir / "unfinished.npz"
+        if settings.resume and not unfinished.exists() and output.is_finished(output_dir, plan.identity):
             _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
             return output.read_rows(output_dir)
-        state = _State.open(output_dir / "unfinished.npz", plan.identity, settings.resume)
-    except (ValueError, FileNotFoundError, WeightsUnavailable) as error:
+        state = _State.open(unfinished, plan.identity, settings.resume)
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError, UnreadableMask, WeightsUnavailable) as error:
         raise EvaluationError(str(error)) from error
 
     settings = plan.settings
+    output.withdraw(output_dir)
     with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
         run = _Run(plan, methods, state, output_dir)
         rows = run.to_the_end()
-        output.write(output_dir, plan.identity, rows, state.scores)
-        if settings.samples:
-            sheet = visualize.image_sheet(run.samples())
-            Image.fromarray(sheet).save(output_dir / "sheet.png")
-    visualize.metrics_by_ratio(rows).savefig(output_dir / "metrics_by_ratio.png", dpi=100)
+        sheet = visualize.image_sheet(run.samples()) if settings.samples else None
+    output.write(output_dir, plan.identity, rows, state.scores, sheet)
     state.forget()
     _log.info("%s\n%s", output_dir / "table.md", tables.to_markdown(rows))
     return rows
@@ -173,6 +173,7 @@ def _prepare(
     else:
         features, fid_note = fid.FeatureExtractor(inception_params), None
     source = open_source(settings.data)
+    check_readable(source, settings.limit)
     bins = pair(
         source,
         settings.masks,
@@ -204,7 +205,8 @@ class _Run:
 
     def to_the_end(self) -> list[dict[str, Any]]:
         """Does what is still to be done, and returns the table."""
-        truth = self._truth()
+        if self.features and not self.state.truth:
+            self.state.truth = self._truth()
         total = sum(len(part.images) for part in self.bins)
         _log.info(
             "%d pairs of image and mask in %d bins; methods: %s", total, len(self.bins), ", ".join(self.methods.names)
@@ -215,8 +217,11 @@ class _Run:
             while state.bin < len(self.bins):
                 part = self.bins[state.bin]
                 bar.set_description(part.label)
-                self._one_bin(part, bar)
-                self._close_bin(part, truth)
+                try:
+                    self._one_bin(part, bar)
+                except NoReadableImages as error:
+                    _log.warning("Bin %s stays empty: %s", part.label, error)
+                self._close_bin(part)
                 _log.info("Bin %s done.", part.label)
         labels = [part.label for part in self.bins]
         if self._skipped:
@@ -225,7 +230,7 @@ class _Run:
             distances = {}
         else:
             distances = state.distances | {
-                (name, ALL): fid.distance(state.statistics[name, ALL], truth) for name in self.methods.names
+                (name, ALL): fid.distance(state.statistics_of(name, ALL), state.truth) for name in self.methods.names
             }
         unknown = {"fid": None, "fid_note": self.fid_note}
         distances = {
@@ -248,7 +253,7 @@ class _Run:
                     continue
                 chosen.append((image, part.masks.draw(rng, index).mask))
                 break
-        images, masks = (np.stack(parts) for parts in zip(*chosen))
+        images, masks = (np.stack(parts) for parts in zip(*chosen))  # check_readable found at least one
         hole = np.rint(255 * np.array(HOLE_COLOUR)).astype(np.uint8)
         return {
             "truth": images,
@@ -256,9 +261,7 @@ class _Run:
             **self.methods(images, masks),
         }
 
-    def _truth(self) -> GaussianStatistics | None:
-        if not self.features:
-            return None
+    def _truth(self) -> GaussianStatistics:
         count = min(len(self.source), self.settings.limit or len(self.source))
         images = ChosenImages(self.source, tuple(range(count)))
         return fid.truth_statistics(
@@ -313,13 +316,17 @@ class _Run:
             for name, results in completed.items():
                 self.state.statistics_of(name, part.label).update(self.features(results)[valid])
 
-    def _close_bin(self, part: Bin, truth: GaussianStatistics | None) -> None:
+    def _close_bin(self, part: Bin) -> None:
         """Works out the bin's FID, and lets go of its statistics."""
         state = self.state
-        if truth is not None:
+        if self.features:
             for name in self.methods.names:
                 statistics = state.statistics_of(name, part.label)
-                state.distances[name, part.label] = fid.distance(statistics, truth)
+                if self.settings.pairing == "every_bin":
+                    state.distances[name, part.label] = fid.distance(statistics, state.truth)
+                else:  # their content, not the method, would make most of the distance
+                    note = "by bin only where every bin holds all images (pairing every_bin)."
+                    state.distances[name, part.label] = {"fid": None, "fid_note": note}
                 state.statistics_of(name, ALL).merge(statistics)
                 del state.statistics[name, part.label]
         state.bin, state.batches = state.bin + 1, 0
@@ -338,6 +345,7 @@ class _State:
         scores: of the images so far.
         statistics: (method, label) -> of the completed images' features: the bin under work, and all.
         distances: (method, label) -> FID of the bins that are done.
+        truth: statistics of the true images' features, once they are known.
     """
 
     path: Path
@@ -347,6 +355,7 @@ class _State:
     scores: Scores = dataclasses.field(default_factory=Scores)
     statistics: dict[tuple[str, str], GaussianStatistics] = dataclasses.field(default_factory=dict)
     distances: dict[tuple[str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
+    truth: GaussianStatistics | None = None
     _saved_at: float = dataclasses.field(default_factory=time.monotonic)
 
     @classmethod
@@ -374,12 +383,17 @@ class _State:
                 f"{path.parent} holds an unfinished evaluation with other settings ({'; '.join(differing)}); give "
                 "another --output, or the old settings to go on with it."
             )
-        state = cls(path, identity, document["bin"], document["batches"], Scores.from_csv(str(arrays.pop("scores"))))
+        scores = Scores.from_csv(arrays.pop("scores").tobytes().decode())
+        state = cls(path, identity, document["bin"], document["batches"], scores)
         state.distances = {(method, label): found for method, label, found in document["distances"]}
-        for number, (method, label) in enumerate(document["statistics"]):
-            prefix = f"statistics_{number}/"
+
+        def statistics(prefix: str) -> GaussianStatistics:
             parts = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
-            state.statistics[method, label] = GaussianStatistics.from_arrays(parts)
+            return GaussianStatistics.from_arrays(parts)
+
+        for number, (method, label) in enumerate(document["statistics"]):
+            state.statistics[method, label] = statistics(f"statistics_{number}/")
+        state.truth = statistics("truth/") if document["truth"] else None
         _log.info("Going on in bin %d, behind batch %d.", state.bin + 1, state.batches)
         return state
 
@@ -395,10 +409,15 @@ class _State:
             "batches": self.batches,
             "distances": [[*key, found] for key, found in self.distances.items()],
             "statistics": [list(key) for key in self.statistics],
+            "truth": self.truth is not None,
         }
-        arrays = {"document": np.array(json.dumps(document)), "scores": np.array(self.scores.to_csv())}
-        for number, statistics in enumerate(self.statistics.values()):
-            arrays |= {f"statistics_{number}/{name}": array for name, array in statistics.to_arrays().items()}
+        scores = np.frombuffer(self.scores.to_csv().encode(), np.uint8)
+        arrays = {"document": np.array(json.dumps(document)), "scores": scores}
+        groups = {f"statistics_{number}": each for number, each in enumerate(self.statistics.values())}
+        if self.truth:
+            groups["truth"] = self.truth
+        for group, statistics in groups.items():
+            arrays |= {f"{group}/{name}": array for name, array in statistics.to_arrays().items()}
         output.write_arrays(self.path, arrays)
         self._saved_at = time.monotonic()
 
@@ -428,8 +447,10 @@ def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
     """Models by the name of their folder or file, or by the whole path where that is not enough to tell them apart."""
     paths = [Path(model) for model in models]
     names = [path.stem if path.is_file() else path.resolve().name for path in paths]
-    clash = len(set(names)) < len(names) or not set(names).isdisjoint(classical.METHODS)
-    return {str(path) if clash else name: Inpainter.load(path) for name, path in zip(names, paths)}
+    taken = {output.plain(name) for name in names}
+    if len(taken) < len(names) or not taken.isdisjoint((*classical.METHODS, *output.RESERVED)):
+        names = [str(path) for path in paths]
+    return {name: Inpainter.load(path) for name, path in zip(names, paths)}
 
 
 def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
@@ -441,7 +462,13 @@ def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
         raise ValueError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
     if not settings.size:
         raise ValueError("No size to evaluate at; give --size=256, or a --config or --workdir that has one.")
-    for name, least in (("batch_size", 1), ("size", 11), ("workers", 0), ("samples", 0)):  # 11: the window of SSIM
+    for name, least in (
+        ("batch_size", 1),
+        ("size", 11),
+        ("workers", 0),
+        ("samples", 0),
+        ("seed", 0),
+    ):  # 11: the window of SSIM
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
     return settings
@@ -480,6 +507,10 @@ def _identity(
         "seed": settings.seed,
         "batch_size": settings.batch_size,
         "pairs": {part.label: len(part.images) for part in bins},
+        "files": fingerprint(bins),
+        "save_images": settings.save_images,
+        "samples": settings.samples,
+        "version": __version__,
         "classical": list(settings.classical),
         "models": {
             name: {"step": inpainter.step, "parameters": fid.checksum(inpainter.params)[:16]}
