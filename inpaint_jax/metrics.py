@@ -9,6 +9,7 @@ import scipy.linalg
 
 _SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
+_JOINED_TOGETHER = 256  # feature vectors
 
 
 def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
@@ -122,16 +123,35 @@ class GaussianStatistics:
     Batches are joined by the update of Chan, Golub and LeVeque (1983), which subtracts no large sums from each other:
     the result is that of np.mean and np.cov over all vectors, up to rounding, however they were cut and ordered.
 
-    Attributes:
-        count: vectors so far.
-        mean: [D] float64.
-        second_moment: [D, D] float64, sum of (x - mean)(x - mean)^T.
+    Vectors wait until there are some hundred, because joining a batch costs as much as the [D, D] matrix is large.
+
+    Args:
+        size: D.
     """
 
     def __init__(self, size: int):
-        self.count = 0
-        self.mean = np.zeros(size)
-        self.second_moment = np.zeros((size, size))
+        self._size = size
+        self._count = 0
+        self._mean = np.zeros(size)
+        self._second_moment = np.zeros((size, size))
+        self._waiting: list[np.ndarray] = []
+
+    @property
+    def count(self) -> int:
+        """Vectors so far."""
+        return self._count + sum(map(len, self._waiting))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """[D] float64."""
+        self._join_waiting()
+        return self._mean
+
+    @property
+    def second_moment(self) -> np.ndarray:
+        """[D, D] float64, sum of (x - mean)(x - mean)^T."""
+        self._join_waiting()
+        return self._second_moment
 
     @property
     def covariance(self) -> np.ndarray:
@@ -154,15 +174,15 @@ class GaussianStatistics:
             ValueError: features are not [N, D], or not all finite (nothing was added).
         """
         features = np.asarray(features, np.float64)
-        if features.ndim != 2 or features.shape[1] != self.mean.size:
-            raise ValueError(f"Give features as [N, {self.mean.size}], not {features.shape}.")
+        if features.ndim != 2 or features.shape[1] != self._size:
+            raise ValueError(f"Give features as [N, {self._size}], not {features.shape}.")
         if not np.isfinite(features).all():
             bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
             raise ValueError(f"Features of {bad.size} images are not finite (of this batch: {bad[:8].tolist()}).")
         if len(features):
-            mean = features.mean(axis=0)
-            centred = features - mean
-            self._join(len(features), mean, centred.T @ centred)
+            self._waiting.append(features)
+        if sum(map(len, self._waiting)) >= _JOINED_TOGETHER:
+            self._join_waiting()
 
     def merge(self, other: "GaussianStatistics") -> None:
         """Adds what another one has gathered; `other` stays as it is.
@@ -170,42 +190,58 @@ class GaussianStatistics:
         Raises:
             ValueError: the sizes of the feature vectors differ.
         """
-        if other.mean.size != self.mean.size:
-            raise ValueError(f"Statistics of {self.mean.size} and of {other.mean.size} features do not merge.")
+        if other._size != self._size:
+            raise ValueError(f"Statistics of {self._size} and of {other._size} features do not merge.")
+        self._join_waiting()
         if other.count:
             self._join(other.count, other.mean, other.second_moment)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything as plain arrays (count, mean, second_moment), to be saved; `from_arrays` gives the same back."""
-        return {"count": np.int64(self.count), "mean": self.mean.copy(), "second_moment": self.second_moment.copy()}
+        """Everything as plain arrays (count, mean, second_moment, waiting), to be saved; see `from_arrays`."""
+        return {
+            "count": np.int64(self._count),
+            "mean": self._mean.copy(),
+            "second_moment": self._second_moment.copy(),
+            "waiting": np.concatenate([np.zeros((0, self._size)), *self._waiting]),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "GaussianStatistics":
-        """The statistics that `to_arrays` took apart.
+        """The statistics that `to_arrays` took apart; they go on to the same bits.
 
         Raises:
             ValueError: an array is missing or does not fit the others.
         """
-        missing = {"count", "mean", "second_moment"} - set(arrays)
+        missing = {"count", "mean", "second_moment", "waiting"} - set(arrays)
         if missing:
             raise ValueError(f"These are no saved statistics, they lack {', '.join(sorted(missing))}.")
-        mean, second_moment = (np.array(arrays[name], np.float64) for name in ("mean", "second_moment"))
-        if mean.ndim != 1 or second_moment.shape != mean.shape * 2 or np.shape(arrays["count"]) != ():
-            raise ValueError(
-                f"These are no saved statistics: count {np.shape(arrays['count'])}, mean {mean.shape}, "
-                f"second_moment {second_moment.shape}."
-            )
-        statistics = cls(mean.size)
-        statistics.count, statistics.mean, statistics.second_moment = int(arrays["count"]), mean, second_moment
+        mean, second_moment, waiting = (
+            np.array(arrays[name], np.float64) for name in ("mean", "second_moment", "waiting")
+        )
+        shapes = {name: np.shape(arrays[name]) for name in ("count", "mean", "second_moment", "waiting")}
+        size = mean.size
+        if shapes != {"count": (), "mean": (size,), "second_moment": (size, size), "waiting": (*waiting.shape[:1], size)}:
+            raise ValueError(f"These are no saved statistics: {shapes}.")
+        statistics = cls(size)
+        statistics._count, statistics._mean, statistics._second_moment = int(arrays["count"]), mean, second_moment
+        statistics._waiting = [waiting] if len(waiting) else []
         return statistics
 
+    def _join_waiting(self) -> None:
+        if self._waiting:
+            features = np.concatenate(self._waiting)
+            self._waiting = []
+            mean = features.mean(axis=0)
+            centred = features - mean
+            self._join(len(features), mean, centred.T @ centred)
+
     def _join(self, count: int, mean: np.ndarray, second_moment: np.ndarray) -> None:
-        total = self.count + count
-        difference = mean - self.mean
-        self.second_moment += second_moment
-        self.second_moment += np.outer(difference * (self.count * count / total), difference)
-        self.mean = self.mean + difference * (count / total)
-        self.count = total
+        total = self._count + count
+        difference = mean - self._mean
+        self._second_moment += second_moment
+        self._second_moment += np.outer(difference * (self._count * count / total), difference)
+        self._mean = self._mean + difference * (count / total)
+        self._count = total
 
 
 def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:

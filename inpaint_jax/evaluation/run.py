@@ -7,10 +7,7 @@ stopped goes on behind the last batch that was saved.
 """
 
 import dataclasses
-import json
 import logging
-import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,8 @@ from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation import classical, fid, output, tables
 from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.evaluation.pairs import Bin, ChosenImages, Pairing, fingerprint, pair
-from inpaint_jax.evaluation.scores import ALL, Scores, summarise
+from inpaint_jax.evaluation.scores import ALL, summarise
+from inpaint_jax.evaluation.state import RunState
 from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.inference import Inpainter
@@ -114,7 +112,7 @@ def evaluate(
         if settings.resume and not unfinished.exists() and output.is_finished(output_dir, plan.identity):
             _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
             return output.read_rows(output_dir)
-        state = _State.open(unfinished, plan.identity, settings.resume)
+        state = RunState.open(unfinished, plan.identity, settings.resume)
         output_dir.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, UnreadableMask, WeightsUnavailable) as error:
         raise EvaluationError(str(error)) from error
@@ -191,7 +189,7 @@ def _prepare(
 class _Run:
     """The loop over bins and batches."""
 
-    def __init__(self, plan: _Plan, methods: Methods, state: "_State", output_dir: Path):
+    def __init__(self, plan: _Plan, methods: Methods, state: RunState, output_dir: Path):
         self.settings = plan.settings
         self.resize = plan.resize
         self.source = plan.source
@@ -331,104 +329,6 @@ class _Run:
                 del state.statistics[name, part.label]
         state.bin, state.batches = state.bin + 1, 0
         state.save()
-
-
-@dataclasses.dataclass
-class _State:
-    """All that a stopped run goes on from.
-
-    Attributes:
-        path: of the file that it is saved in.
-        identity: what the run must agree with it about.
-        bin: number of the bin under work.
-        batches: how many of its batches are done.
-        scores: of the images so far.
-        statistics: (method, label) -> of the completed images' features: the bin under work, and all.
-        distances: (method, label) -> FID of the bins that are done.
-        truth: statistics of the true images' features, once they are known.
-    """
-
-    path: Path
-    identity: dict[str, Any]
-    bin: int = 0
-    batches: int = 0
-    scores: Scores = dataclasses.field(default_factory=Scores)
-    statistics: dict[tuple[str, str], GaussianStatistics] = dataclasses.field(default_factory=dict)
-    distances: dict[tuple[str, str], dict[str, Any]] = dataclasses.field(default_factory=dict)
-    truth: GaussianStatistics | None = None
-    _saved_at: float = dataclasses.field(default_factory=time.monotonic)
-
-    @classmethod
-    def open(cls, path: Path, identity: dict[str, Any], resume: bool) -> "_State":
-        """Goes on where the file says, or starts afresh.
-
-        Raises:
-            ValueError: the file is of another evaluation, or is there although nobody asked to resume.
-        """
-        if not path.exists():
-            return cls(path, identity)
-        if not resume:
-            raise ValueError(
-                f"{path.parent} holds an unfinished evaluation; go on with it by --resume, or delete {path} to start "
-                "again."
-            )
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            document = json.loads(str(arrays.pop("document")))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it to start again.") from error
-        if differing := output.differences(document["identity"], identity):
-            raise ValueError(
-                f"{path.parent} holds an unfinished evaluation with other settings ({'; '.join(differing)}); give "
-                "another --output, or the old settings to go on with it."
-            )
-        scores = Scores.from_csv(arrays.pop("scores").tobytes().decode())
-        state = cls(path, identity, document["bin"], document["batches"], scores)
-        state.distances = {(method, label): found for method, label, found in document["distances"]}
-
-        def statistics(prefix: str) -> GaussianStatistics:
-            parts = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
-            return GaussianStatistics.from_arrays(parts)
-
-        for number, (method, label) in enumerate(document["statistics"]):
-            state.statistics[method, label] = statistics(f"statistics_{number}/")
-        state.truth = statistics("truth/") if document["truth"] else None
-        _log.info("Going on in bin %d, behind batch %d.", state.bin + 1, state.batches)
-        return state
-
-    def statistics_of(self, method: str, label: str) -> GaussianStatistics:
-        """The statistics to add to."""
-        return self.statistics.setdefault((method, label), GaussianStatistics(fid.FEATURES))
-
-    def save(self) -> None:
-        """Writes the file in one piece."""
-        document = {
-            "identity": self.identity,
-            "bin": self.bin,
-            "batches": self.batches,
-            "distances": [[*key, found] for key, found in self.distances.items()],
-            "statistics": [list(key) for key in self.statistics],
-            "truth": self.truth is not None,
-        }
-        scores = np.frombuffer(self.scores.to_csv().encode(), np.uint8)
-        arrays = {"document": np.array(json.dumps(document)), "scores": scores}
-        groups = {f"statistics_{number}": each for number, each in enumerate(self.statistics.values())}
-        if self.truth:
-            groups["truth"] = self.truth
-        for group, statistics in groups.items():
-            arrays |= {f"{group}/{name}": array for name, array in statistics.to_arrays().items()}
-        output.write_arrays(self.path, arrays)
-        self._saved_at = time.monotonic()
-
-    def save_now_and_then(self, seconds: float) -> None:
-        """Saves if that was not done for so long."""
-        if time.monotonic() - self._saved_at >= seconds:
-            self.save()
-
-    def forget(self) -> None:
-        """Removes the file of a run that is done."""
-        self.path.unlink(missing_ok=True)
 
 
 @jax.jit
