@@ -220,7 +220,12 @@ class GaussianStatistics:
         )
         shapes = {name: np.shape(arrays[name]) for name in ("count", "mean", "second_moment", "waiting")}
         size = mean.size
-        if shapes != {"count": (), "mean": (size,), "second_moment": (size, size), "waiting": (*waiting.shape[:1], size)}:
+        if shapes != {
+            "count": (),
+            "mean": (size,),
+            "second_moment": (size, size),
+            "waiting": (*waiting.shape[:1], size),
+        }:
             raise ValueError(f"These are no saved statistics: {shapes}.")
         statistics = cls(size)
         statistics._count, statistics._mean, statistics._second_moment = int(arrays["count"]), mean, second_moment

@@ -1,7 +1,7 @@
 """Pictures of results and runs. Functions return arrays or matplotlib figures; they save nothing."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,22 @@ def image_sheet(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     sheet = Image.new(
         "RGB", (len(columns) * (width + _MARGIN) + _MARGIN, _HEADING + count * (height + _MARGIN)), "white"
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+    draw, font = ImageDraw.Draw(sheet), _heading_font(columns, width)
     for column, (name, images) in enumerate(columns.items()):
         left = _MARGIN + column * (width + _MARGIN)
         draw.text((left + width / 2, _HEADING / 2), name, fill="black", font=font, anchor="mm")
         for row, image in enumerate(np.asarray(images)):
             sheet.paste(Image.fromarray(_to_bytes(image)), (left, _HEADING + row * (height + _MARGIN)))
     return np.asarray(sheet)
+
+
+def _heading_font(headings: Iterable[str], width: int) -> ImageFont.FreeTypeFont:
+    """The largest in which all headings fit over their columns; 8 px can be read, if only just."""
+    for size in range(14, 8, -1):
+        font = ImageFont.load_default(size=size)
+        if max(font.getlength(heading) for heading in headings) <= width:
+            return font
+    return ImageFont.load_default(size=8)
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
