@@ -1,5 +1,6 @@
 """Evaluation as a whole: real photos, real files, real processes, kills included."""
 
+import concurrent.futures
 import contextlib
 import csv
 import dataclasses
@@ -20,8 +21,10 @@ from conftest import REPOSITORY
 from PIL import Image
 from skimage import metrics as reference
 
+from inpaint_jax import export
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.evaluation import fid, output, run, tables
+from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.evaluation.pairs import ChosenImages
 from inpaint_jax.evaluation.scores import METRICS, Scores, summarise
 from inpaint_jax.features import inception
@@ -48,7 +51,8 @@ def session_of(process):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # gone meanwhile
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == process.pid:
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == process.pid and state != "Z":
                 found.append(stat.parent.name)
     return [worker for worker in found if worker != str(process.pid)]
 
@@ -149,10 +153,12 @@ def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos,
         assert time.monotonic() < end
         time.sleep(0.02)
     workers = session_of(process)
+    assert len(workers) >= 2
     os.kill(process.pid, signal.SIGKILL)  # the main process alone: its workers must find out by themselves
     process.wait()
     while workers and time.monotonic() < end:
-        workers = [worker for worker in workers if (Path("/proc") / worker).exists()]
+        workers = [worker for worker in workers if worker in session_of(process)]
+        time.sleep(0.05)
     assert not workers
     assert not (folder / "metrics.json").exists()
 
@@ -196,11 +202,9 @@ def test_resume_sees_that_the_files_are_others(tiny_workdir, photos, tmp_path):
     shutil.copytree(photos / "val", folder)
     settings = run.Settings(data=f"folder:{folder}", fid="off", workers=0, limit=2, samples=0, resume=True)
     run.evaluate([tiny_workdir], tmp_path / "out", settings)
-    before = (tmp_path / "out" / "metrics.json").read_text()
-    first = min(folder.iterdir())
-    first.rename(folder / "zzz.png")
-    run.evaluate([tiny_workdir], tmp_path / "out", settings)
-    assert (tmp_path / "out" / "metrics.json").read_text() != before
+    min(folder.iterdir()).rename(folder / "zzz.png")
+    with pytest.raises(run.EvaluationError, match="with other settings"):
+        run.evaluate([tiny_workdir], tmp_path / "out", settings)
 
 
 def test_a_bin_of_broken_photos_stays_empty(tiny_workdir, photos, tmp_path, caplog):
@@ -214,7 +218,26 @@ def test_a_bin_of_broken_photos_stays_empty(tiny_workdir, photos, tmp_path, capl
     assert "Bin (0.5, 0.6] stays empty" in caplog.text
 
 
-def test_models_that_share_a_name_with_something_else_go_by_their_path(tiny_workdir, photos, tmp_path):
+def test_a_broken_photo_in_the_first_bin_costs_no_sheet(tiny_workdir, photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos / "val", folder)
+    (folder / "!first.png").write_bytes(b"no photo")
+    settings = run.Settings(data=f"folder:{folder}", fid="off", workers=0, pairing="once", samples=1)
+    run.evaluate([tiny_workdir], tmp_path / "out", settings)
+    assert (tmp_path / "out" / "sheet.png").exists()
+
+
+def test_a_dead_worker_is_an_error_and_no_standstill():
+    with Methods(["mean"], {}, 2) as methods:
+        image, mask = np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 8, 8), bool)
+        methods(image, mask)
+        os.kill(next(iter(methods._pool._processes)), signal.SIGKILL)
+        time.sleep(0.5)  # until the pool has seen it
+        with pytest.raises(concurrent.futures.process.BrokenProcessPool):
+            methods(image, mask)
+
+
+def test_models_that_share_a_name_with_something_else_go_by_their_path(tiny_workdir, photos, tmp_path, monkeypatch):
     shutil.copytree(tiny_workdir, tmp_path / "truth")
     settings = run.Settings(data=f"folder:{photos}/val", fid="off", workers=0, limit=1, samples=1, save_images=True)
     run.evaluate([tmp_path / "truth"], tmp_path / "out", settings)
@@ -222,24 +245,37 @@ def test_models_that_share_a_name_with_something_else_go_by_their_path(tiny_work
     with Image.open(truth) as image, Image.open(min((photos / "val").iterdir())) as photo:
         assert abs(np.asarray(image).mean() - np.asarray(photo).mean()) < 10
     assert len(list((tmp_path / "out" / "images").iterdir())) == 3
+    settings = dataclasses.replace(settings, classical=["mean"])
+    monkeypatch.chdir(tmp_path)
+    Path("truth").rename("mean")
+    rows = run.evaluate(["mean"], tmp_path / "out2", settings)
+    assert {row["method"] for row in rows} == {"mean", str(tmp_path / "mean")}
+    with pytest.raises(run.EvaluationError, match="names of their own"):
+        run.evaluate(["mean", tmp_path / "mean"], tmp_path / "out3", settings)
 
 
 def test_two_models_side_by_side_and_the_config_names_the_data(make_config, tiny_workdir, photos, tmp_path):
+    export.export(tiny_workdir, tmp_path / "exported.safetensors")
     finish(
         command(
             tmp_path / "out",
             "--config=configs/default.py",
             f"--config.data.test=folder:{photos}/val",
             "--config.data.image_size=24",
-            f"--workdir={tiny_workdir},{tiny_workdir}",
+            f"--workdir={tiny_workdir},{tmp_path / 'exported.safetensors'}",
             "--masks=freeform",
             "--pairing=once",
         )
     )
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert document["settings"]["size"] == 24
-    assert list(document["settings"]["models"]) == [str(tiny_workdir)]  # the same one twice is one
-    assert sum(row["count"] for row in document["rows"] if row["bin"] == "all") == 5
+    assert list(document["settings"]["models"]) == [tiny_workdir.name, "exported"]
+    first, second = (
+        [row | {"method": ""} for row in document["rows"] if row["method"] == name]
+        for name in document["settings"]["models"]
+    )
+    assert first == second
+    assert first[-1]["count"] == 5
 
 
 def test_unreadable_photos_are_left_out_and_named(tiny_workdir, photos, tmp_path, caplog):
@@ -263,6 +299,7 @@ def test_unreadable_photos_are_left_out_and_named(tiny_workdir, photos, tmp_path
         ([], {"classical": ["magic"]}, "choose of mean, telea"),
         ([], {"classical": ["mean"], "size": None}, "No size to evaluate at"),
         ([], {"classical": ["mean"], "size": 8}, "--size must be at least 11"),
+        ([], {"classical": ["mean"], "limit": 0}, "--limit must be at least 1"),
         ([], {"classical": ["mean"], "seed": -1}, "--seed must be at least 0"),
         ([], {"classical": ["mean"], "batch_size": 0}, "--batch_size must be at least 1"),
         (["nowhere"], {}, "nowhere does not exist; give the workdir"),

@@ -7,6 +7,7 @@ run resumes exactly from its step number alone, whatever the number of workers.
 import contextlib
 import dataclasses
 import logging
+import signal
 import sys
 import weakref
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def check_readable(source: ImageSource, count: int | None = None) -> None:
 
 def _first_readable(source: ImageSource, start: int = 0, count: int | None = None) -> tuple[np.ndarray, int]:
     """The first photo that can be read from number `start` on, starting over at the end; and its number."""
-    count = len(source) if count is None else count
+    count = len(source) if count is None else min(count, len(source))
     reason = None
     for offset in range(count):
         index = (start + offset) % count
@@ -301,3 +302,5 @@ def _prefetch(dataset: grain.MapDataset, workers: int) -> grain.IterDataset:
 def _start_worker(worker: int, workers: int) -> None:
     """As grain calls it: with the number of the worker, and how many there are."""
     prepare_worker()
+    # A cluster's SIGTERM, too, reaches the whole group, and the training finishes its step before it ends.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

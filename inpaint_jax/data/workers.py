@@ -9,11 +9,10 @@ import cv2
 
 
 def prepare_worker() -> None:
-    """Prepares this process: no threads of OpenCV's, deaf to signals, and gone when the main process is."""
+    """Prepares this process: no threads of OpenCV's, deaf to Ctrl-C, and gone when the main process is."""
     cv2.setNumThreads(0)
-    # Ctrl-C and a cluster's SIGTERM reach the whole group; the main process decides, and may want more of this one.
+    # Ctrl-C reaches the whole group; the main process decides, and may want more of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Without this, workers of a killed main process wait forever for work, or for room in the queue.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -46,8 +46,22 @@ def write(
         _replace(folder / name, lambda file, text=text: file.write(text.encode()))
 
 
+def check_not_of_another(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuses a folder in which tables and pictures of two evaluations would mix.
+
+    Raises:
+        ValueError: it holds an evaluation with other settings.
+    """
+    path = folder / _METRICS
+    if path.exists() and (differing := differences(_settings(path), identity)):
+        raise ValueError(
+            f"{folder} holds an evaluation with other settings ({'; '.join(differing)}); give another --output, or "
+            "delete it."
+        )
+
+
 def withdraw(folder: Path) -> None:
-    """Removes the figures of an earlier evaluation, whose pictures a new one is about to write over."""
+    """Removes the figures of an earlier evaluation with the same settings, before its pictures are written anew."""
     for name in (_METRICS, *_TABLES, _SHEET, _PLOT):
         (folder / name).unlink(missing_ok=True)
 
@@ -55,7 +69,11 @@ def withdraw(folder: Path) -> None:
 def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Whether the folder holds the figures of this very evaluation."""
     path = folder / _METRICS
-    return path.exists() and not differences(json.loads(path.read_text(encoding="utf-8"))["settings"], identity)
+    return path.exists() and not differences(_settings(path), identity)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")).get("settings", {})
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -109,7 +127,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    fresh = path.with_name(f"{path.name}.tmp")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # the cache is shared between processes
     try:
         with fresh.open("wb") as file:
             write(file)

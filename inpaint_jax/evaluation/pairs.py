@@ -40,7 +40,7 @@ OUTSIDE = "outside"
 
 
 def fingerprint(bins: Sequence[Bin]) -> str:
-    """Tells apart pairs of other image or mask files: a checksum over their names, in their order."""
+    """Tells apart pairs of other image or mask files: a checksum over their names, not their content."""
     digest = hashlib.sha256()
     for part in bins:
         digest.update(part.label.encode())

@@ -113,6 +113,7 @@ def evaluate(
             _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
             return output.read_rows(output_dir)
         state = RunState.open(unfinished, plan.identity, settings.resume)
+        output.check_not_of_another(output_dir, plan.identity)
         output_dir.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError, UnreadableMask, WeightsUnavailable) as error:
         raise EvaluationError(str(error)) from error
@@ -122,7 +123,8 @@ def evaluate(
     with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
         run = _Run(plan, methods, state, output_dir)
         rows = run.to_the_end()
-        sheet = visualize.image_sheet(run.samples()) if settings.samples else None
+        samples = run.samples()
+    sheet = visualize.image_sheet(samples) if samples else None
     output.write(output_dir, plan.identity, rows, state.scores, sheet)
     state.forget()
     _log.info("%s\n%s", output_dir / "table.md", tables.to_markdown(rows))
@@ -239,11 +241,13 @@ class _Run:
         return summarise(state.scores, self.methods.names, labels, distances)
 
     def samples(self) -> dict[str, np.ndarray]:
-        """Truth, input and every method, for a seeded choice of pairs spread over the bins."""
+        """Truth, input and every method, for a seeded choice of pairs spread over the bins; empty if none is wanted."""
         rng = np.random.default_rng(self.settings.seed)
         chosen = []
+        scored = {row["bin"] for row in self.state.scores.rows}
+        bins = [part for part in self.bins if part.label in scored]
         for number in range(self.settings.samples):
-            part = self.bins[number * len(self.bins) // self.settings.samples]
+            part = bins[number * len(bins) // self.settings.samples]
             for index in rng.permutation(len(part.images)).tolist():
                 try:
                     image = resize_and_crop(part.images[index], self.settings.size, resize=self.resize)
@@ -251,7 +255,9 @@ class _Run:
                     continue
                 chosen.append((image, part.masks.draw(rng, index).mask))
                 break
-        images, masks = (np.stack(parts) for parts in zip(*chosen))  # check_readable found at least one
+        if not chosen:
+            return {}
+        images, masks = (np.stack(parts) for parts in zip(*chosen))
         hole = np.rint(255 * np.array(HOLE_COLOUR)).astype(np.uint8)
         return {
             "truth": images,
@@ -347,10 +353,17 @@ def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
     """Models by the name of their folder or file, or by the whole path where that is not enough to tell them apart."""
     paths = [Path(model) for model in models]
     names = [path.stem if path.is_file() else path.resolve().name for path in paths]
-    taken = {output.plain(name) for name in names}
-    if len(taken) < len(names) or not taken.isdisjoint((*classical.METHODS, *output.RESERVED)):
-        names = [str(path) for path in paths]
+    if _clash(names):
+        names = [str(path.resolve()) for path in paths]
+    if _clash(names):
+        raise ValueError(f"Models need names of their own, not {', '.join(names)}; rename a folder, or give it once.")
     return {name: Inpainter.load(path) for name, path in zip(names, paths)}
+
+
+def _clash(names: Sequence[str]) -> bool:
+    """Whether some names would share a folder of pictures, or a column, with each other or with something else."""
+    plain = {output.plain(name) for name in names}
+    return len(plain) < len(names) or not plain.isdisjoint((*classical.METHODS, *output.RESERVED))
 
 
 def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
@@ -362,13 +375,10 @@ def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
         raise ValueError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
     if not settings.size:
         raise ValueError("No size to evaluate at; give --size=256, or a --config or --workdir that has one.")
-    for name, least in (
-        ("batch_size", 1),
-        ("size", 11),
-        ("workers", 0),
-        ("samples", 0),
-        ("seed", 0),
-    ):  # 11: the window of SSIM
+    if settings.limit is not None and settings.limit < 1:
+        raise ValueError(f"--limit must be at least 1, not {settings.limit}.")
+    at_least = {"batch_size": 1, "size": 11, "workers": 0, "samples": 0, "seed": 0}  # 11: the window of SSIM
+    for name, least in at_least.items():
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
     return settings

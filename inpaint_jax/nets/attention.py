@@ -76,7 +76,6 @@ def masked_patch_attention(
         _, height, width, _ = features.shape
         method = "gram" if (height * width) ** 2 <= _LARGEST_GRAM else "blocked"
     if method == "blocked":
-        needed = jnp.ones(mask.shape, bool) if needed is None else needed > 0
         return _blocked(features, valid_keys(mask, patch_size), temperature, needed, patch_size, mask_bias)
     if method == "unrolled":
         similarity, mix = _unrolled_similarity, _unrolled_mix
@@ -213,7 +212,7 @@ def _blocked(
     features: jax.Array,
     valid: jax.Array,
     temperature: jax.Array,
-    needed: jax.Array,
+    needed: jax.Array | None,
     patch_size: int,
     mask_bias: float,
 ) -> jax.Array:
@@ -235,7 +234,7 @@ def _refine_by_tiles(
     features: jax.Array,
     valid: jax.Array,
     temperature: jax.Array,
-    needed: jax.Array,
+    needed: jax.Array | None,
     *,
     patch_size: int,
     mask_bias: float,
@@ -251,10 +250,9 @@ def _refine_by_tiles(
     padded = jnp.pad(features, [(before, after + spare[0]), (before, after + spare[1]), (0, 0)])
     inverse_key_norm = _inverse_norm(features[None], patch_size)[0]
     # A tile of queries is needed if one of the pixels is that its patches touch; laid out like `padded`.
-    reached = jnp.pad(needed, [(before, after + spare[0]), (before, after + spare[1])])
+    if needed is not None:
+        reached = jnp.pad(needed > 0, [(before, after + spare[0]), (before, after + spare[1])])
 
-    # The backward pass computes a tile again instead of keeping its scores.
-    @jax.checkpoint
     def refine_tile(corner: jax.Array) -> jax.Array:
         top, left = corner
         pixels = jax.lax.dynamic_slice(padded, (top, left, 0), (tile[0] + halo, tile[1] + halo, channels))[None]
@@ -267,7 +265,11 @@ def _refine_by_tiles(
         spread = _spread_along_diagonals(weights[None], patch_size, keep="all")[0]
         return jnp.einsum("yxij,ijc->yxc", spread, features)
 
+    # The backward pass computes a tile again instead of keeping its scores.
+    @jax.checkpoint
     def refine_if_needed(corner: jax.Array) -> jax.Array:
+        if needed is None:
+            return refine_tile(corner)
         shape = (tile[0] + halo, tile[1] + halo)
         touched = jax.lax.dynamic_slice(reached, corner, shape).any()
         return jax.lax.cond(touched, refine_tile, lambda _: jnp.zeros((*shape, channels), features.dtype), corner)
