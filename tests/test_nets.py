@@ -203,11 +203,11 @@ def test_what_is_far_from_the_hole_may_be_left_out(tiny, monkeypatch, margin):
     # New functions: what is cached of others was traced with other numbers.
     whole = jax.jit(lambda *args: generator.apply(*args))(params, image, mask)
     part = jax.jit(lambda *args: generator.apply(*args, margin=margin))(params, image, mask)
-    assert jnp.array_equal(part.completed, whole.completed)
+    np.testing.assert_allclose(part.completed, whole.completed, atol=1e-5)
     near = jnp.zeros((96, 96), bool).at[8 - margin : 13 + margin, 70 - margin : 75 + margin].set(True)
     near = near.at[90 - margin : 91 + margin, max(0, 3 - margin) : 4 + margin].set(True)
-    assert jnp.array_equal(part.refined[0, near], whole.refined[0, near])
-    assert not jnp.array_equal(part.refined[0, 40:60, 20:40], whole.refined[0, 40:60, 20:40])
+    np.testing.assert_allclose(part.refined[0, near], whole.refined[0, near], atol=1e-5)
+    assert jnp.abs(part.refined - whole.refined)[0, 40:60, 20:40].max() > 1e-3
 
 
 def test_temperatures_start_at_ln_2(tiny):
