@@ -232,7 +232,9 @@ def test_a_dead_worker_is_an_error_and_no_standstill():
         image, mask = np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 8, 8), bool)
         methods(image, mask)
         os.kill(next(iter(methods._pool._processes)), signal.SIGKILL)
-        time.sleep(0.5)  # until the pool has seen it
+        end = time.monotonic() + 20
+        while not methods._pool._broken and time.monotonic() < end:
+            time.sleep(0.01)
         with pytest.raises(concurrent.futures.process.BrokenProcessPool):
             methods(image, mask)
 

@@ -275,7 +275,7 @@ def test_an_output_that_cannot_be_written_fails_alone(model, tmp_path):
 
 
 def test_a_photo_too_large_for_the_memory(model, tmp_path, monkeypatch):
-    def predict(self, images, masks):
+    def predict(self, images, masks, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
 
     monkeypatch.setattr(inpainting.Inpainter, "predict", predict)
@@ -283,7 +283,7 @@ def test_a_photo_too_large_for_the_memory(model, tmp_path, monkeypatch):
     [sentence] = inpaint_files(model, photo, tmp_path / "out.png").failed.values()
     assert sentence == f"{photo}, 61 x 37 pixels, is too large for the memory of this device; make the photo smaller."
 
-    def fail(self, images, masks):
+    def fail(self, images, masks, **options):
         raise jax.errors.JaxRuntimeError("INTERNAL: a real bug")
 
     monkeypatch.setattr(inpainting.Inpainter, "predict", fail)
