@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inpaint_jax.nets import attention
+from inpaint_jax.nets import tiles
 from inpaint_jax.nets.attention import downsample_mask, masked_patch_attention
 
 METHODS = ("unrolled", "gram", "blocked")
@@ -324,7 +324,7 @@ def test_blocks_of_any_size_give_the_same(monkeypatch, patch_size, queries):
     """Tiles that do not divide the map, and halos wider than a tile; values and gradients."""
     features, mask = jax.random.normal(jax.random.key(0), (2, 9, 7, 4)), jnp.zeros((2, 9, 7)).at[:, 5:7, 4:6].set(1)
     temperature = jnp.array([0.1, 0.7])
-    monkeypatch.setattr(attention, "_BLOCK_SCORES", queries * 9 * 7)
+    monkeypatch.setattr(tiles, "_BLOCK_SCORES", queries * 9 * 7)
     results = []
     for method in ("gram", "blocked"):
 
@@ -354,7 +354,7 @@ def test_what_is_needed_does_not_depend_on_what_is_left_out(monkeypatch, patch_s
     """In tiles of 2 x 3 pixels, of which most are left out."""
     features, mask = jax.random.normal(jax.random.key(0), (2, 12, 14, 4)), jnp.zeros((2, 12, 14)).at[:, 5, 4].set(1)
     temperature, needed = jnp.array([0.1, 0.7]), jnp.zeros((2, 12, 14)).at[0, 7:9, 3:6].set(1).at[1, 0, 13].set(1)
-    monkeypatch.setattr(attention, "_BLOCK_SCORES", 6 * 12 * 14)
+    monkeypatch.setattr(tiles, "_BLOCK_SCORES", 6 * 12 * 14)
     whole, part = (
         masked_patch_attention(features, mask, temperature, patch_size=patch_size, method="blocked", needed=wanted)
         for wanted in (None, needed)

@@ -1,0 +1,143 @@
+"""The geometry of s x s patches: taking them from a map, comparing, mixing and putting them back.
+
+Feature maps are [B, H, W, C]; a patch is named by the pixel of its top left corner in the (padded, for queries) map.
+What can be done without ever building the patches is: the inner product of two patches is a sum over the s x s offsets
+of inner products of pixels.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+# Patches shorter than this count as zero vectors, which are similar to nothing (eq. 7 leaves 0/0 open).
+_SMALLEST_NORM = 1e-6
+
+
+def unroll(features: jax.Array, patch_size: int) -> jax.Array:
+    """All s x s patches that fit into the map: [B, H, W, C] -> [B, H-s+1, W-s+1, s*s, C]."""
+    _, height, width, _ = features.shape
+    rows, columns = height - patch_size + 1, width - patch_size + 1
+    shifts = [features[:, y : y + rows, x : x + columns] for y in range(patch_size) for x in range(patch_size)]
+    return jnp.stack(shifts, axis=3)
+
+
+def roll(patches: jax.Array, patch_size: int) -> jax.Array:
+    """Puts one s x s patch per pixel back into a map, the mean where patches overlap: inverse of padding and `unroll`.
+
+    Args:
+        patches: [B, H, W, s*s, C], the patch of every pixel of the zero-padded map.
+        patch_size: s.
+
+    Returns:
+        [B, H, W, C]. What falls outside the map is dropped; a field of constant patches stays constant.
+    """
+    batch, height, width, _, channels = patches.shape
+    before, after = reach(patch_size)
+    padded = jnp.zeros((batch, height + before + after, width + before + after, channels), patches.dtype)
+    for index in range(patch_size * patch_size):
+        y, x = divmod(index, patch_size)
+        padded = padded.at[:, y : y + height, x : x + width].add(patches[:, :, :, index])
+    inside = padded[:, before : before + height, before : before + width]
+    return inside / coverage(height, width, patch_size).astype(patches.dtype)
+
+
+def pad(features: jax.Array, patch_size: int) -> jax.Array:
+    """Zeros around a map, so that every pixel has a patch: [B, H, W, C] -> [B, H+s-1, W+s-1, C]."""
+    sides = reach(patch_size)
+    return jnp.pad(features, ((0, 0), sides, sides, (0, 0)))
+
+
+def reach(patch_size: int) -> tuple[int, int]:
+    """How many pixels the patch of a query reaches before and behind its pixel."""
+    return (patch_size - 1) // 2, patch_size // 2
+
+
+def box_sum(values: jax.Array, patch_size: int) -> jax.Array:
+    """Sums over all s x s windows inside the map: [B, H, W] -> [B, H-s+1, W-s+1]."""
+    window = (1, patch_size, patch_size)
+    return jax.lax.reduce_window(values, 0.0, jax.lax.add, window, (1, 1, 1), "valid")
+
+
+def coverage(height: int, width: int, patch_size: int) -> jax.Array:
+    """How many of the H x W query patches cover each pixel: [H, W, 1]."""
+    before, after = reach(patch_size)
+    # A pixel is covered by the queries from `after` before it to `before` behind it.
+    counts = jnp.pad(jnp.ones((1, height, width), jnp.float32), ((0, 0), (after, before), (after, before)))
+    return box_sum(counts, patch_size)[0, :, :, None]
+
+
+def normalise(patches: jax.Array) -> jax.Array:
+    """n(.) of eq. (7): patches [..., s*s, C] scaled to unit length, in float32 inside."""
+    square = jnp.sum(jnp.square(patches.astype(jnp.float32)), axis=(-2, -1), keepdims=True)
+    return (patches * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))).astype(patches.dtype)
+
+
+def inverse_norm(features: jax.Array, patch_size: int) -> jax.Array:
+    """1 / |patch| for every patch inside the map: [B, H, W, C] -> [B, H-s+1, W-s+1]."""
+    square = box_sum(jnp.sum(jnp.square(features.astype(jnp.float32)), axis=-1), patch_size)
+    return jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))
+
+
+def inner_products(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """In full float32 where the features are: what a GPU drops of it by default, a low temperature magnifies."""
+    return jnp.einsum(equation, a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+
+
+def patch_products(queries: jax.Array, keys: jax.Array, patch_size: int) -> jax.Array:
+    """Inner products of all patches of two maps: their pixels' Gram matrix, summed along its shifted diagonals.
+
+    Args:
+        queries: [B, H, W, C].
+        keys: [B, H', W', C].
+        patch_size: s.
+
+    Returns:
+        float32 [B, H-s+1, W-s+1, H'-s+1, W'-s+1].
+    """
+    return diagonal_sums(inner_products("byxc,bijc->byxij", queries, keys), patch_size)
+
+
+def mix_patches(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
+    """Eq. (11) and rolling without patches: pixel p gets sum_d W[p - d, k - d], then one product with the pixels.
+
+    Args:
+        weights: [B, H, W, H-s+1, W-s+1], of every query for every key.
+        features: [B, H, W, C], the map that the values are patches of.
+        patch_size: s.
+
+    Returns:
+        [B, H, W, C].
+    """
+    _, height, width, _ = features.shape
+    mixed = jnp.einsum("byxij,bijc->byxc", spread_along_diagonals(weights, patch_size, keep="map"), features)
+    return mixed / coverage(height, width, patch_size).astype(mixed.dtype)
+
+
+def diagonal_sums(gram: jax.Array, patch_size: int) -> jax.Array:
+    """From pixels to patches: sum over d of gram[.., q + d, .., k + d], in x and in y; both maps shrink by s - 1."""
+    height, width, rows, columns = (side - patch_size + 1 for side in gram.shape[1:])
+    gram = sum(gram[:, :, d : d + width, :, d : d + columns] for d in range(patch_size))
+    return sum(gram[:, d : d + height, :, d : d + rows] for d in range(patch_size))
+
+
+def spread_along_diagonals(weights: jax.Array, patch_size: int, keep: Literal["map", "all"]) -> jax.Array:
+    """From patches to pixels, the transpose of `diagonal_sums`: sum over d of W[.., p - d, .., k - d].
+
+    The patch of query y starts at row y - before, so the row d of a patch is the row d - before of its query. `keep`
+    says whether pixels outside the queries' map ("all", a halo of s - 1) are kept or dropped.
+    """
+    before, _ = reach(patch_size)
+    for query_axis, key_axis in ((1, 3), (2, 4)):
+        size = weights.shape[query_axis]
+        shifted = []
+        for d in range(patch_size):
+            padding = [(0, 0)] * weights.ndim
+            padding[query_axis] = (d, patch_size - 1 - d)
+            padding[key_axis] = (d, patch_size - 1 - d)
+            moved = jnp.pad(weights, padding)
+            if keep == "map":
+                moved = jax.lax.slice_in_dim(moved, before, before + size, axis=query_axis)
+            shifted.append(moved)
+        weights = sum(shifted)
+    return weights
