@@ -38,8 +38,11 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.width = 24  # w
+    config.model.attention = "mhtma"  # or its siblings: single, contextual (CA), atma
     config.model.heads = 2  # K
     config.model.patch_size = 3  # s
+    config.model.constant_temperature = placeholder(float)  # of all heads; learned by default (CA: 1/10)
+    config.model.temperature_activation = placeholder(str)  # softplus by default, leaky_relu in atma
     config.model.discriminator_width = 64
     config.model.discriminator_features = 1024
 

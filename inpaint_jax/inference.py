@@ -63,19 +63,13 @@ class Inpainter:
     """
 
     def __init__(self, config: Mapping[str, Any], params: Any, step: int):
-        model = config["model"]
         self.config = config
         self.params = params
         self.step = step
         self.name: str = config["name"]
         self.image_size: int = config["data"]["image_size"]
         self.channels: int = params["coarse"]["GatedConv_0"]["conv"]["kernel"].shape[2]
-        self.generator = Generator(
-            width=model["width"],
-            heads=model["heads"],
-            patch_size=model["patch_size"],
-            dtype=jnp.dtype(config["dtype"]),
-        )
+        self.generator = Generator.from_fields(config["model"], jnp.dtype(config["dtype"]))
         devices = jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
         self._devices = len(devices)

@@ -75,7 +75,11 @@ def masked_patch_attention(
         ValueError: shapes do not fit together, the patch does not fit into the map, the bias is not positive, or
             the method is unknown.
     """
-    _check(features, mask, temperature, patch_size, mask_bias, method)
+    check_inputs(features, mask, temperature, patch_size)
+    if mask_bias <= 0:
+        raise ValueError(f"mask_bias must be positive, well above 1 / temperature, not {mask_bias}.")
+    if method not in METHODS:
+        raise ValueError(f"Unknown attention method {method!r}; choose one of {', '.join(METHODS)}.")
     temperature = keep_from_zero(temperature, 2.0 / mask_bias)
     if method == "auto":
         _, height, width, _ = features.shape
@@ -133,6 +137,19 @@ def valid_keys(mask: jax.Array, patch_size: int) -> jax.Array:
     return missing < 0.5
 
 
+def check_inputs(features: jax.Array, mask: jax.Array, temperature: jax.Array, patch_size: int) -> None:
+    """Raises ValueError, in one sentence, where shapes do not fit together or the patch not into the map."""
+    if features.ndim != 4:
+        raise ValueError(f"features must be [batch, height, width, channels], not of shape {features.shape}.")
+    batch, height, width, _ = features.shape
+    if mask.shape != (batch, height, width):
+        raise ValueError(f"mask must be [batch, height, width] = {(batch, height, width)}, not {mask.shape}.")
+    if temperature.shape != (batch,):
+        raise ValueError(f"temperature must hold one value per sample, shape {(batch,)}, not {temperature.shape}.")
+    if not 1 <= patch_size <= min(height, width):
+        raise ValueError(f"patch_size {patch_size} does not fit into a map of {height} x {width}.")
+
+
 def _unrolled_similarity(features: jax.Array, patch_size: int) -> jax.Array:
     queries = unroll(pad(features, patch_size), patch_size)
     keys = unroll(features, patch_size)
@@ -149,21 +166,3 @@ def _gram_similarity(features: jax.Array, patch_size: int) -> jax.Array:
     queries = inverse_norm(padded, patch_size)[:, :, :, None, None]
     keys = inverse_norm(features, patch_size)[:, None, None]
     return patch_products(padded, features, patch_size) * queries * keys
-
-
-def _check(
-    features: jax.Array, mask: jax.Array, temperature: jax.Array, patch_size: int, mask_bias: float, method: str
-) -> None:
-    if features.ndim != 4:
-        raise ValueError(f"features must be [batch, height, width, channels], not of shape {features.shape}.")
-    batch, height, width, _ = features.shape
-    if mask.shape != (batch, height, width):
-        raise ValueError(f"mask must be [batch, height, width] = {(batch, height, width)}, not {mask.shape}.")
-    if temperature.shape != (batch,):
-        raise ValueError(f"temperature must hold one value per sample, shape {(batch,)}, not {temperature.shape}.")
-    if not 1 <= patch_size <= min(height, width):
-        raise ValueError(f"patch_size {patch_size} does not fit into a map of {height} x {width}.")
-    if mask_bias <= 0:
-        raise ValueError(f"mask_bias must be positive, well above 1 / temperature, not {mask_bias}.")
-    if method not in METHODS:
-        raise ValueError(f"Unknown attention method {method!r}; choose one of {', '.join(METHODS)}.")

@@ -1,6 +1,9 @@
 """The two-stage generator of Section III-A (Fig. 2): coarse completion, then refinement along two branches."""
 
+import dataclasses
+from collections.abc import Collection, Mapping
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 
 from inpaint_jax.nets.attention import downsample_mask
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
-from inpaint_jax.nets.mhtma import MHTMA
+from inpaint_jax.nets.mhtma import make_attention
 
 # The hole is filled with the ImageNet mean colour (Section IV-B).
 HOLE_COLOUR = (0.485, 0.456, 0.406)
@@ -21,6 +24,9 @@ _DILATIONS = (2, 4, 8, 16)
 # Cells of a quarter of the size over which a pixel sees the output of the attention: three convolutions there, two at
 # half the size, three at the full size make 4.75.
 _REACH = 5
+
+# What can be switched off in the refinement (Fig. 8), besides head_0, head_1, ...
+_BRANCHES = ("convolution", "attention")
 
 
 @flax.struct.dataclass
@@ -45,19 +51,43 @@ class Generator(nn.Module):
 
     Attributes:
         width: w, channels of the first layer; all others are multiples of it.
-        heads: K of the MHTMA.
-        patch_size: s of the MHTMA.
+        heads: K of the attention.
+        patch_size: s of the attention.
+        attention: which one, see `mhtma.make_attention`.
+        constant_temperature: of its heads; learned by default.
+        temperature_activation: the last one of the temperature network; that of the attention by default.
         dtype: of the computation; parameters, temperatures and outputs are float32.
     """
 
     width: int = 24
     heads: int = 2
     patch_size: int = 3
+    attention: str = "mhtma"
+    constant_temperature: float | None = None
+    temperature_activation: str | None = None
     dtype: jnp.dtype = jnp.float32
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], dtype: jnp.dtype) -> "Generator":
+        """The generator of a run's `model` fields, from which it takes those that bear its attributes' names.
+
+        Args:
+            fields: "width", "heads", ... Those that a run of an older version lacks get their defaults.
+            dtype: of the computation.
+        """
+        names = (field.name for field in dataclasses.fields(cls) if field.name in fields)
+        return cls(**{name: fields[name] for name in names}, dtype=dtype)
 
     @nn.compact
     def __call__(
-        self, image: jax.Array, mask: jax.Array, sketch: jax.Array | None = None, margin: int | None = None
+        self,
+        image: jax.Array,
+        mask: jax.Array,
+        sketch: jax.Array | None = None,
+        margin: int | None = None,
+        *,
+        without: Collection[str] = (),
+        temperatures: jax.Array | None = None,
     ) -> GeneratorOutputs:
         """Fills the hole of each image.
 
@@ -67,12 +97,15 @@ class Generator(nn.Module):
             sketch: [B, H, W], 1 = line, for a model trained with sketches; only its part in the hole is used.
             margin: how many pixels around the hole `refined` is looked at; None = everywhere. `completed` needs none.
                 On large images the attention then leaves out what is far from the hole.
+            without: what the refinement is to do without, to see what it is good for (Fig. 8): "convolution",
+                "attention", "head_0", "head_1", ...; their features are zero.
+            temperatures: [B, heads], to use instead of the learned ones.
 
         Returns:
             GeneratorOutputs.
 
         Raises:
-            ValueError: the shapes do not fit together, or the width is odd.
+            ValueError: the shapes do not fit together, the width is odd, or there is nothing of a name in `without`.
         """
         if self.width < 2 or self.width % 2:
             raise ValueError(f"width must be an even number of channels, not {self.width}.")
@@ -91,9 +124,9 @@ class Generator(nn.Module):
         # The refinement reads the coarse result inside the hole and the given pixels outside it. The gradient of
         # the refinement's losses flows on into the coarse network.
         cascade = jnp.where(hole_padded > 0, coarse, 2 * known_padded - 1)
-        refined, temperatures = RefinementNetwork(
-            self.width, heads=self.heads, patch_size=self.patch_size, dtype=self.dtype, name="refinement"
-        )(jnp.concatenate([cascade, guides_padded], axis=-1), hole_padded[..., 0], margin)
+        refined, temperatures = RefinementNetwork(**_fields(self), name="refinement")(
+            jnp.concatenate([cascade, guides_padded], axis=-1), hole_padded[..., 0], margin, without, temperatures
+        )
 
         coarse, refined = ((image[:, :height, :width] + 1) / 2 for image in (coarse, refined))
         completed = jnp.where(hole > 0, refined, known)
@@ -133,32 +166,57 @@ class RefinementNetwork(nn.Module):
 
     Attributes:
         width: w.
-        heads: K of the MHTMA.
-        patch_size: s of the MHTMA.
+        heads: K of the attention.
+        patch_size: s of the attention.
+        attention: which one, see `mhtma.make_attention`.
+        constant_temperature: of its heads; learned by default.
+        temperature_activation: the last one of the temperature network; that of the attention by default.
         dtype: of the computation.
     """
 
     width: int
     heads: int = 2
     patch_size: int = 3
+    attention: str = "mhtma"
+    constant_temperature: float | None = None
+    temperature_activation: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, hole: jax.Array, margin: int | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self,
+        x: jax.Array,
+        hole: jax.Array,
+        margin: int | None = None,
+        without: Collection[str] = (),
+        temperatures: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         """Refines the coarse result.
 
         Args:
             x: [B, H, W, 4 or 5] image in [-1, 1] with mask (and sketch); H and W multiples of 4.
             hole: [B, H, W], 1 = missing.
             margin: see `Generator`.
+            without: likewise.
+            temperatures: likewise.
 
         Returns:
             I_out [B, H, W, 3] float32 in [-1, 1], and the temperatures [B, heads].
         """
         texture = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
-        context, temperatures = AttentionBranch(
-            self.width, self.heads, self.patch_size, dtype=self.dtype, name="attention_branch"
-        )(x, hole, margin)
+        context, temperatures = AttentionBranch(**_fields(self), name="attention_branch")(
+            x, hole, margin, without, temperatures
+        )
+        heads = temperatures.shape[-1]
+        if unknown := set(without) - {*_BRANCHES, *(f"head_{head}" for head in range(heads))}:
+            raise ValueError(
+                f"There is no {min(unknown)!r} to do without; it is convolution, attention, or head_0 to "
+                f"head_{heads - 1}."
+            )
+        if "convolution" in without:
+            texture = jnp.zeros_like(texture)
+        if "attention" in without:
+            context = jnp.zeros_like(context)
         both = jnp.concatenate([texture, context], axis=-1)
         both = GatedConv(4 * self.width, dtype=self.dtype, name="fusion")(both)
         return Decoder(self.width, dtype=self.dtype, name="decoder")(both), temperatures
@@ -191,22 +249,35 @@ class ConvolutionBranch(nn.Module):
 
 
 class AttentionBranch(nn.Module):
-    """The encoder of the refinement network that copies from distant context, by MHTMA.
+    """The encoder of the refinement network that copies from distant context, by MHTMA or a sibling.
 
     Attributes:
         width: w.
-        heads: K of the MHTMA.
-        patch_size: s of the MHTMA.
+        heads: K of the attention.
+        patch_size: s of the attention.
+        attention: which one, see `mhtma.make_attention`.
+        constant_temperature: of its heads; learned by default.
+        temperature_activation: the last one of the temperature network; that of the attention by default.
         dtype: of the computation.
     """
 
     width: int
     heads: int = 2
     patch_size: int = 3
+    attention: str = "mhtma"
+    constant_temperature: float | None = None
+    temperature_activation: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, hole: jax.Array, margin: int | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self,
+        x: jax.Array,
+        hole: jax.Array,
+        margin: int | None = None,
+        without: Collection[str] = (),
+        temperatures: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         """[B, H, W, 4 or 5] and the hole [B, H, W] -> [B, H/4, W/4, 4w] and the temperatures [B, heads]."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
         x = conv(w, kernel_size=5)(x)
@@ -215,10 +286,19 @@ class AttentionBranch(nn.Module):
         x = conv(4 * w, stride=2)(x)
         x = conv(4 * w)(x)
         x = conv(4 * w, activation=nn.relu)(x)
-        mhtma = MHTMA(self.heads, self.patch_size, dtype=self.dtype, name="mhtma")
+        attention = make_attention(
+            self.attention,
+            heads=self.heads,
+            patch_size=self.patch_size,
+            constant_temperature=self.constant_temperature,
+            activation=self.temperature_activation,
+            dtype=self.dtype,
+            name="mhtma" if self.attention == "single" else self.attention,  # Algorithm 1 is MHTMA with one head
+        )
         missing = downsample_mask(hole, _STRIDE)
         needed = None if margin is None else _dilate(missing, _REACH + -(-margin // _STRIDE))
-        x, temperatures = mhtma(x, missing, needed)
+        off = [int(name.removeprefix("head_")) for name in without if name.removeprefix("head_").isdecimal()]
+        x, temperatures = attention(x, missing, needed, temperatures=temperatures, heads_off=off)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
         return x, temperatures
@@ -245,6 +325,12 @@ class Decoder(nn.Module):
         x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
         x = nn.Conv(3, (3, 3), dtype=self.dtype, name="image")(x)
         return jnp.tanh(x.astype(jnp.float32))
+
+
+def _fields(module: nn.Module) -> dict[str, Any]:
+    """What generator, refinement network and attention branch hand on to the next inner one."""
+    names = ("width", "heads", "patch_size", "attention", "constant_temperature", "temperature_activation", "dtype")
+    return {name: getattr(module, name) for name in names}
 
 
 def _pad(x: jax.Array, smallest: int) -> jax.Array:

@@ -1,11 +1,68 @@
-"""Multi-head temperature masked self-attention (MHTMA), Section III-C and Fig. 3."""
+"""Multi-head temperature masked self-attention (MHTMA), Section III-C and Fig. 3, and the siblings it is compared with.
+
+All are modules (features, mask) -> (refined features, temperatures) that may stand in each other's place:
+
+    mhtma       K heads, each in its own embedding and at its own learned temperature: the paper's
+    single      one head of it: Algorithm 1
+    contextual  contextual attention at the constant temperature 1/10: Algorithm 2
+    atma        its matching at K learned temperatures that may fall below zero: the paper's reference [7]
+"""
+
+from collections.abc import Collection
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from inpaint_jax.nets import contextual
 from inpaint_jax.nets.attention import masked_patch_attention
-from inpaint_jax.nets.temperature import TemperatureNetwork
+from inpaint_jax.nets.contextual import contextual_attention
+from inpaint_jax.nets.temperature import ACTIVATIONS, TemperatureNetwork
+
+KINDS = ("mhtma", "single", "contextual", "atma")
+
+
+def make_attention(
+    kind: str,
+    *,
+    heads: int,
+    patch_size: int,
+    constant_temperature: float | None = None,
+    activation: str | None = None,
+    dtype: jnp.dtype = jnp.float32,
+    name: str | None = None,
+) -> nn.Module:
+    """The attention of a generator, by name.
+
+    Args:
+        kind: one of `KINDS`.
+        heads: K; "single" and "contextual" have one, whatever is said here.
+        patch_size: s.
+        constant_temperature: of all heads and images; learned by default (1/10 for "contextual").
+        activation: the last one of the temperature network; "softplus" by default, "leaky_relu" for "atma".
+        dtype: of the computation.
+        name: of the module.
+
+    Raises:
+        ValueError: the kind or the activation is unknown, or the constant temperature is not positive.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"Unknown attention {kind!r}; choose one of {', '.join(KINDS)}.")
+    if activation not in (None, *ACTIVATIONS):
+        raise ValueError(f"Unknown temperature activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}.")
+    if constant_temperature is not None and constant_temperature <= 0:
+        raise ValueError(f"A constant temperature must be positive, not {constant_temperature}.")
+    if kind == "contextual" and constant_temperature is None:
+        constant_temperature = contextual.TEMPERATURE
+    module = MHTMA if kind in ("mhtma", "single") else ATMA
+    return module(
+        heads=1 if kind in ("single", "contextual") else heads,
+        patch_size=patch_size,
+        constant_temperature=constant_temperature,
+        activation=activation or ("leaky_relu" if kind == "atma" else "softplus"),
+        dtype=dtype,
+        name=name,
+    )
 
 
 class MHTMA(nn.Module):
@@ -14,16 +71,26 @@ class MHTMA(nn.Module):
     Attributes:
         heads: K; must divide the channels of the input.
         patch_size: s, side of the patches that are compared and copied.
+        constant_temperature: of all heads, in place of the temperature network.
+        activation: the last one of the temperature network.
         dtype: of the computation; scores and softmax are float32.
     """
 
     heads: int = 2
     patch_size: int = 3
+    constant_temperature: float | None = None
+    activation: str = "softplus"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
-        self, features: jax.Array, mask: jax.Array, needed: jax.Array | None = None
+        self,
+        features: jax.Array,
+        mask: jax.Array,
+        needed: jax.Array | None = None,
+        *,
+        temperatures: jax.Array | None = None,
+        heads_off: Collection[int] = (),
     ) -> tuple[jax.Array, jax.Array]:
         """Refines a feature map with its own known patches.
 
@@ -31,6 +98,8 @@ class MHTMA(nn.Module):
             features: [B, H, W, C] F_in.
             mask: [B, H, W], 1 = missing, at the resolution of the features.
             needed: [B, H, W], 1 where F_out will be looked at; see `masked_patch_attention`.
+            temperatures: [B, heads] to use instead of the module's own, for looking into a trained one.
+            heads_off: heads whose share of F_out is zero.
 
         Returns:
             F_out [B, H, W, C], and the temperatures [B, heads] float32.
@@ -43,11 +112,72 @@ class MHTMA(nn.Module):
             raise ValueError(
                 f"{channels} channels do not divide over {self.heads} heads; choose another width or number."
             )
-        temperatures = TemperatureNetwork(self.heads, dtype=self.dtype, name="temperature")(features)
+        if temperatures is None:
+            temperatures = _temperatures(self, features)
         refined = []
         for head in range(self.heads):
             embedded = nn.Dense(channels // self.heads, dtype=self.dtype, name=f"embedding_{head}")(features)  # F_dr
+            self.sow("intermediates", "embedded", embedded)
             refined.append(
-                masked_patch_attention(embedded, mask, temperatures[:, head], patch_size=self.patch_size, needed=needed)
+                jnp.zeros_like(embedded)
+                if head in heads_off
+                else masked_patch_attention(
+                    embedded, mask, temperatures[:, head], patch_size=self.patch_size, needed=needed
+                )
             )
+        self.sow("intermediates", "mask", mask)
         return jnp.concatenate(refined, axis=-1), temperatures
+
+
+class ATMA(nn.Module):
+    """Contextual attention at K temperatures, after the paper's reference [7]; with one, constant, it is plain CA.
+
+    The paper says of ATMA that it matches as contextual attention does, on the features themselves, with queries of
+    any length, and learns several temperatures behind a LeakyReLU. How it joins the heads is not said: here a
+    channel-wise fully connected layer brings the K maps back to C channels, so that the rest of the network stays.
+
+    Attributes:
+        heads: K.
+        patch_size: s.
+        constant_temperature: of all heads, in place of the temperature network.
+        activation: the last one of the temperature network.
+        dtype: of the computation; scores and softmax are float32.
+    """
+
+    heads: int = 2
+    patch_size: int = 3
+    constant_temperature: float | None = None
+    activation: str = "leaky_relu"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: jax.Array,
+        mask: jax.Array,
+        needed: jax.Array | None = None,
+        *,
+        temperatures: jax.Array | None = None,
+        heads_off: Collection[int] = (),
+    ) -> tuple[jax.Array, jax.Array]:
+        """As of `MHTMA`; `needed` saves nothing here."""
+        if temperatures is None:
+            temperatures = _temperatures(self, features)
+        refined = [
+            jnp.zeros_like(features)
+            if head in heads_off
+            else contextual_attention(features, mask, temperatures[:, head], patch_size=self.patch_size)
+            for head in range(self.heads)
+        ]
+        if self.heads == 1:
+            return refined[0], temperatures
+        together = jnp.concatenate(refined, axis=-1)
+        return nn.Dense(features.shape[-1], dtype=self.dtype, name="fusion")(together), temperatures
+
+
+def _temperatures(module: MHTMA | ATMA, features: jax.Array) -> jax.Array:
+    """[B, heads], learned unless constant."""
+    if module.constant_temperature is not None:
+        return jnp.full((len(features), module.heads), module.constant_temperature, jnp.float32)
+    network = TemperatureNetwork(module.heads, activation=module.activation, dtype=module.dtype, name="temperature")
+    return network(features)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from inpaint_jax.nets.mhtma import KINDS
+from inpaint_jax.nets.temperature import ACTIVATIONS
+
 _POSITIVE_INTEGERS = (
     "batch_size",
     "data.image_size",
@@ -14,6 +17,7 @@ _POSITIVE_INTEGERS = (
     "train.log_every_steps",
 )
 _POSITIVE_OR_NONE = ("data.validation_limit", "train.max_steps", "train.patience_steps")
+_POSITIVE_NUMBER_OR_NONE = ("model.constant_temperature",)
 _POSITIVE = ("train.validate_every_epochs", "train.patience_epochs")
 _NOT_NEGATIVE = (
     "data.workers",
@@ -29,6 +33,8 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "data.resize": ("shortest", "stretch"),
     "data.crop": ("random", "center"),
+    "model.attention": KINDS,
+    "model.temperature_activation": (None, *ACTIVATIONS),
 }
 
 
@@ -51,12 +57,16 @@ def check_config(config: Mapping[str, Any]) -> None:
     for name in _POSITIVE_OR_NONE:
         value = _get(config, name)
         demand(name, value is None or value >= 1, "at least 1, or left out for no limit")
+    for name in _POSITIVE_NUMBER_OR_NONE:
+        value = _get(config, name)
+        demand(name, value is None or value > 0, "positive, or left out to be learned")
     for name in _POSITIVE:
         demand(name, _get(config, name) > 0, "positive")
     for name in _NOT_NEGATIVE:
         demand(name, _get(config, name) >= 0, "0 or more")
     for name, choices in _CHOICES.items():
-        demand(name, _get(config, name) in choices, " or ".join(choices))
+        names = [choice or "left out" for choice in choices]
+        demand(name, _get(config, name) in choices, " or ".join(names))
     width, size, seed, flip = (_get(config, name) for name in ("model.width", "data.image_size", "seed", "data.flip"))
     demand("model.width", width >= 2 and width % 2 == 0, "an even number of channels")
     demand("data.image_size", size >= 16, "at least 16")

@@ -89,7 +89,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     samples = feed.samples(config.train.samples) if config.train.samples else None
     schedule = Schedule.from_epochs(feed.steps_per_epoch, **{k: v for k, v in config.train.items() if k != "samples"})
     dtype = jnp.dtype(config.dtype)
-    generator = Generator(config.model.width, config.model.heads, config.model.patch_size, dtype=dtype)
+    generator = Generator.from_fields(config.model, dtype)
     discriminator = GlobalLocalDiscriminator(
         config.model.discriminator_width, config.model.discriminator_features, dtype=dtype
     )

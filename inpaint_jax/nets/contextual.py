@@ -1,0 +1,99 @@
+"""Contextual attention: Algorithm 2 of the paper, after Yu et al. 2018 ("Generative image inpainting with contextual
+attention"). What MHTMA is compared with, and the matching inside ATMA.
+
+Three things set it apart from `attention.masked_patch_attention`: queries keep their length, because they are what a
+convolution slides over; scores of missing keys become 0 and their weights are struck out *after* the softmax, so that
+a query's weights sum to less than one; and the temperature is the same for all images, 1/10, unless one is given.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from inpaint_jax.nets.attention import check_inputs, keep_from_zero, valid_keys
+from inpaint_jax.nets.patches import coverage, inverse_norm, mix_patches, normalise, pad, patch_products, reach, unroll
+
+METHODS = ("batched", "loop")
+
+# Of Algorithm 2.
+TEMPERATURE = 0.1
+
+# Scores are as long as their queries, so no bias bounds S / t; this keeps 1 / t finite, and its sign.
+_SMALLEST_TEMPERATURE = 1e-6
+
+
+def contextual_attention(
+    features: jax.Array,
+    mask: jax.Array,
+    temperature: jax.Array | None = None,
+    *,
+    patch_size: int = 3,
+    method: str = "batched",
+) -> jax.Array:
+    """Replaces every pixel by a mixture of the known patches that match its surroundings: Algorithm 2.
+
+        p' = n(p)                     patches of unit length (line 3)
+        S = Conv2d(F, p')             they are the kernels (line 4)
+        S_m = M' S                    0 where a key sees the hole (lines 5-6)
+        W = softmax(S_m / t) M'       over the keys (line 7)
+        F_out = TransposedConv2d(W, p), over the number of patches that cover each pixel (line 8)
+
+    The division in line 8 is not in the paper; its ancestors divide by their overlap too, and it keeps a constant field
+    constant up to the weight that was struck out. Memory is quadratic in H·W with either method.
+
+    Args:
+        features: [B, H, W, C], float32 or bfloat16.
+        mask: [B, H, W], 1 (or True) = missing, at the resolution of the features.
+        temperature: [B], 1/10 for all by default. Below zero the worst match wins, as ATMA's LeakyReLU allows;
+            magnitudes below 1e-6 are taken as that.
+        patch_size: s, from 1 to min(H, W).
+        method: "loop" goes through the batch with one convolution and one transposed convolution a sample, as printed
+            (and timed in Fig. 7); "batched" gives the same numbers from inner products of pixels, all samples at once.
+
+    Returns:
+        [B, H, W, C], in the dtype of `features`. Without a valid key it is zero.
+
+    Raises:
+        ValueError: shapes do not fit together, the patch does not fit into the map, or the method is unknown.
+    """
+    if temperature is None:
+        temperature = jnp.full(features.shape[:1], TEMPERATURE)
+    check_inputs(features, mask, temperature, patch_size)
+    temperature = keep_from_zero(temperature, _SMALLEST_TEMPERATURE)
+    valid = valid_keys(mask, patch_size).astype(jnp.float32)  # line 5
+    if method == "loop":
+        return jax.lax.map(lambda sample: _one_sample(*sample, patch_size), (features, valid, temperature))
+    if method != "batched":
+        raise ValueError(f"Unknown method {method!r} of contextual attention; choose one of {', '.join(METHODS)}.")
+    keys = inverse_norm(features, patch_size)[:, None, None]
+    s = patch_products(pad(features, patch_size), features, patch_size) * keys  # lines 2-4: [B, H, W, H-s+1, W-s+1]
+    valid = valid[:, None, None]
+    weights = jax.nn.softmax(valid * s / temperature[:, None, None, None, None], axis=(-2, -1)) * valid  # lines 6-7
+    return mix_patches(weights.astype(features.dtype), features, patch_size)  # line 8
+
+
+def _one_sample(features: jax.Array, valid: jax.Array, temperature: jax.Array, patch_size: int) -> jax.Array:
+    """Lines 2-8 for features [H, W, C], valid keys [H-s+1, W-s+1] and one temperature."""
+    height, width, channels = features.shape
+    before, after = reach(patch_size)
+    patches = unroll(features[None], patch_size)[0].reshape(-1, patch_size, patch_size, channels)
+    kernels = normalise(patches.reshape(len(patches), -1, channels)).reshape(patches.shape)
+    s = _convolve(features, kernels.transpose(1, 2, 3, 0), (before, after))  # [H, W, keys]
+    valid = valid.reshape(-1)
+    weights = jax.nn.softmax(valid * s.astype(jnp.float32) / temperature) * valid
+    # A transposed convolution is one with kernels turned around and padding the other way about.
+    turned = patches[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+    mixed = _convolve(weights.astype(features.dtype), turned, (after, before))
+    return (mixed / coverage(height, width, patch_size)).astype(features.dtype)
+
+
+def _convolve(image: jax.Array, kernels: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """[H, W, C] with kernels [s, s, C, N] -> float32 [H', W', N]."""
+    return jax.lax.conv_general_dilated(
+        image[None],
+        kernels,
+        window_strides=(1, 1),
+        padding=(padding, padding),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )[0]
