@@ -101,6 +101,34 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def temperature_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """The temperatures of several runs over training, a panel for each run on common axes (Fig. 6).
+
+    Args:
+        runs: name -> lines of metrics.jsonl, see `writers.read_metrics`.
+
+    Returns:
+        a figure; the axis is logarithmic, but for a band around zero where a run's temperatures reach below it.
+    """
+    columns = min(3, max(1, len(runs)))
+    rows = -(-max(1, len(runs)) // columns)
+    figure = Figure(figsize=(4.3 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    lowest = 1.0
+    for (run, lines), axes in zip(runs.items(), panels):
+        names = sorted({name for line in lines for name in line if name.startswith("temperature/")})
+        labels = {name: name.removeprefix("temperature/").replace("_", " ") for name in names}
+        _plot(axes, lines, labels, title=run, ylabel="t")
+        lowest = min([lowest, *(line[name] for line in lines for name in names if name in line)])
+    for axes in list(panels):
+        axes.set_visible(False)  # what is left over of the last row
+    if lowest > 0:
+        figure.axes[0].set_yscale("log")
+    else:
+        figure.axes[0].set_yscale("symlog", linthresh=1e-3)
+    return figure
+
+
 def metrics_by_ratio(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Each metric against the mask ratio, a line for each method.
 

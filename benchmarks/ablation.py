@@ -1,0 +1,183 @@
+"""Trains the paper's model and its siblings with equal budgets, evaluates them together, and writes the comparison.
+
+    python benchmarks/ablation.py --train=folder:PHOTOS/train --validation=folder:PHOTOS/val --output=runs/ablation
+        [--masks=folder:MASKS] [--vgg-weights=FILE] [--variants=mhtma,contextual,...] [--seeds=0,1] [--steps=400]
+        [--size=96] [--width=8] [--batch-size=8] [--json=FILE]
+
+Each run is train.py with a few fields changed, in OUTPUT/VARIANT_SEED; a command that was stopped goes on where it was.
+OUTPUT then holds table.md, ablation.json, temperatures.png (Fig. 6) and the evaluation of all runs. With `--steps`
+raised later, runs go on from where they ended.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hardware import describe
+
+from inpaint_jax.visualize import temperature_curves
+from inpaint_jax.writers import read_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# What each variant changes, and the table of the paper that it answers.
+VARIANTS = {
+    "mhtma": {},
+    "single": {"model.attention": "single"},
+    "contextual": {"model.attention": "contextual"},  # Table I
+    "atma": {"model.attention": "atma"},  # Table I
+    "leaky_relu": {"model.temperature_activation": "leaky_relu"},  # Fig. 6
+    "wgan_gp": {"loss.adversarial": "wgan_gp"},  # Table II
+}
+
+# As in docs/street.md: chosen there by shorter runs of the MHTMA model alone.
+COMMON = {
+    "data.workers": 1,
+    "model.discriminator_width": 8,
+    "model.discriminator_features": 128,
+    "optimizer.generator_learning_rate": 1e-3,
+    "optimizer.discriminator_learning_rate": 1e-3,
+    "loss.adversarial_weight": 0.001,
+    "train.log_every_steps": 10,
+    "train.checkpoint_every_steps": 100,
+}
+FIGURES = ("mae", "psnr", "ssim")
+
+
+def main() -> None:
+    """Runs everything that is missing, and writes the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--train", required=True, help="photos to train on, as in config.data.train")
+    parser.add_argument("--validation", required=True, help="photos to validate and to evaluate on")
+    parser.add_argument("--masks", default="generated", help="of the evaluation, as in evaluate.py")
+    parser.add_argument("--vgg-weights", help="a file; '' trains without the perceptual loss")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    variants = arguments.variants.split(",")
+    if unknown := set(variants) - set(VARIANTS):
+        parser.error(f"there is no variant {min(unknown)!r}; choose from {', '.join(VARIANTS)}")
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+
+    names = [f"{variant}_{seed}" for seed in seeds for variant in variants]
+    for name in names:
+        train(name, arguments)
+    evaluate(names, arguments)
+    rows = summarise(variants, seeds, arguments.output)
+    table = to_markdown(rows)
+    print(table)
+    (arguments.output / "table.md").write_text(table)
+    settings = {name: getattr(arguments, name) for name in ("steps", "size", "width", "batch_size")} | COMMON
+    result = {**describe(("jax", "flax")), "settings": settings, "seeds": seeds, "rows": rows}
+    for path in (arguments.output / "ablation.json", arguments.json):
+        if path:
+            path.write_text(json.dumps(result, indent=2) + "\n")
+    runs = {name: read_metrics(arguments.output / name) for name in names}
+    temperature_curves(runs).savefig(arguments.output / "temperatures.png", dpi=80)
+
+
+def train(name: str, arguments: argparse.Namespace) -> None:
+    """One run by train.py; returns at once if it is complete."""
+    variant, _, seed = name.rpartition("_")
+    fields = {
+        **COMMON,
+        **VARIANTS[variant],
+        "name": name,
+        "seed": seed,
+        "batch_size": arguments.batch_size,
+        "data.train": arguments.train,
+        "data.validation": arguments.validation,
+        "data.test": arguments.validation,
+        "data.image_size": arguments.size,
+        "model.width": arguments.width,
+        "train.max_steps": arguments.steps,
+    }
+    if arguments.vgg_weights:
+        fields["loss.vgg_weights"] = arguments.vgg_weights
+    elif arguments.vgg_weights == "":
+        fields["loss.perceptual_weight"] = 0.0
+    call("train.py", f"--workdir={arguments.output / name}", "--config=configs/paris_streetview.py", **fields)
+
+
+def evaluate(names: Sequence[str], arguments: argparse.Namespace) -> None:
+    """All runs on the same photos and masks, by evaluate.py."""
+    workdirs = ",".join(str(arguments.output / name) for name in names)
+    output = arguments.output / f"eval_{len(names)}_runs_{arguments.steps}_steps"
+    flags = (f"--workdir={workdirs}", f"--output={output}", f"--data={arguments.validation}")
+    call("evaluate.py", *flags, f"--masks={arguments.masks}", "--fid=off", "--resume", "--methods=mean")
+    (arguments.output / "metrics.json").write_text((output / "metrics.json").read_text())
+
+
+def call(script: str, *flags: str, **fields: Any) -> None:
+    """Runs an entry script of the repository, and fails with it."""
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    subprocess.run([sys.executable, str(REPOSITORY / script), *flags, *overrides], cwd=REPOSITORY, check=True)
+
+
+def summarise(variants: Sequence[str], seeds: Sequence[int], output: Path) -> list[dict[str, Any]]:
+    """A row for every variant: means over the seeds, and what each seed gave."""
+    evaluated = json.loads((output / "metrics.json").read_text())["rows"]
+    overall = {row["method"]: row for row in evaluated if row["bin"] == "all"}
+    rows = []
+    for variant in variants:
+        runs = [f"{variant}_{seed}" for seed in seeds]
+        lines = {run: read_metrics(output / run) for run in runs}
+        each = {figure: [overall[run][figure] for run in runs] for figure in FIGURES}
+        each["hole_psnr"] = [_last(lines[run], "validation/hole_psnr") for run in runs]
+        each["images_per_second"] = [_median(lines[run], "images_per_second") for run in runs]
+        each["temperatures"] = [_temperatures(lines[run]) for run in runs]
+        rows.append({"variant": variant, "changes": VARIANTS[variant], **each})
+    return rows
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of docs/: means over the seeds, with the range in brackets."""
+    lines = [
+        "| variant | PSNR ↑ | hole PSNR ↑ | SSIM ↑ | MAE ↓ | temperatures at the end |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        cells = [
+            _cell(row["psnr"], "{:.2f}"),
+            _cell(row["hole_psnr"], "{:.2f}"),
+            _cell(row["ssim"], "{:.4f}"),
+            _cell(row["mae"], "{:.3f}"),
+        ]
+        temperatures = "; ".join(", ".join(f"{t:.2g}" for t in run) for run in row["temperatures"])
+        lines.append(f"| {row['variant']} | {' | '.join(cells)} | {temperatures} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Sequence[float], form: str) -> str:
+    mean = form.format(statistics.mean(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({form.format(min(values))} – {form.format(max(values))})"
+
+
+def _last(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return [row[name] for row in rows if name in row][-1]
+
+
+def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return statistics.median(row[name] for row in rows if name in row)
+
+
+def _temperatures(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    names = sorted({name for row in rows for name in row if name.startswith("temperature/")})
+    return [_last(rows, name) for name in names]
+
+
+if __name__ == "__main__":
+    main()
