@@ -43,7 +43,6 @@ COMMON = {
     "optimizer.generator_learning_rate": 1e-3,
     "optimizer.discriminator_learning_rate": 1e-3,
     "loss.adversarial_weight": 0.001,
-    "train.log_every_steps": 10,
     "train.checkpoint_every_steps": 100,
 }
 FIGURES = ("mae", "psnr", "ssim")
@@ -102,6 +101,7 @@ def train(name: str, arguments: argparse.Namespace) -> None:
         "data.image_size": arguments.size,
         "model.width": arguments.width,
         "train.max_steps": arguments.steps,
+        "train.log_every_steps": min(10, arguments.steps),
     }
     if arguments.vgg_weights:
         fields["loss.vgg_weights"] = arguments.vgg_weights
