@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from inpaint_jax import checkpoints, export
 from inpaint_jax.nets.generator import Generator
+from inpaint_jax.nets.mhtma import head_count
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -38,6 +39,26 @@ class Prediction:
     coarse: np.ndarray
     refined: np.ndarray
     temperatures: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionInputs:
+    """What the heads of MHTMA are given for one image; for the functions of `nets.introspection`.
+
+    The maps are a quarter of the image's size after its padding, see `padded_side`: [:height // 4, :width // 4] is the
+    image, and what lies behind it, its reflection, can be attended to as well.
+
+    Attributes:
+        embedded: a float32 [1, H, W, C'] for each head, F_e.
+        mask: float32 [1, H, W], 1 = missing.
+        temperatures: float32 [1, K], the learned ones.
+        patch_size: s.
+    """
+
+    embedded: tuple[np.ndarray, ...]
+    mask: np.ndarray
+    temperatures: np.ndarray
+    patch_size: int
 
 
 class Inpainter:
@@ -138,6 +159,9 @@ class Inpainter:
         masks: np.ndarray,
         sketches: np.ndarray | None = None,
         margin: int | None = None,
+        *,
+        without: Collection[str] = (),
+        temperatures: np.ndarray | None = None,
     ) -> Prediction:
         """Runs the generator on a batch, and hands back all that it makes.
 
@@ -150,13 +174,67 @@ class Inpainter:
                 takes no lines by default).
             margin: how many pixels around the hole `refined` is looked at; None = everywhere, 0 if `completed` is all
                 that is wanted. The less, the faster large images with small holes; each value compiles its own program.
+            without: what the refinement is to do without: "convolution", "attention", "head_0", "head_1", ...; to see
+                what each is good for (Fig. 8).
+            temperatures: [B, K] to use instead of the learned ones.
 
         Returns:
             Prediction. `completed` holds the given pixels bit for bit.
 
         Raises:
-            ValueError: shapes or types do not fit, a mask is ambiguous, or the generator knows no sketches.
+            ValueError: shapes or types do not fit, a mask is ambiguous, the generator knows no sketches, or has
+                nothing of a name in `without`.
         """
+        images, holes, sketches = self._checked(images, masks, sketches)
+        params = self._params_on_one if len(images) == 1 else self._params_on_all
+        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches)]
+        if temperatures is not None:
+            temperatures = np.asarray(temperatures, np.float32)
+            heads = head_count(self.generator.attention, self.generator.heads)
+            if temperatures.shape != (len(images), heads):
+                raise ValueError(
+                    f"temperatures must be one for each image and head, of shape {(len(images), heads)}, not "
+                    f"{temperatures.shape}."
+                )
+            temperatures = self._repeat_last(temperatures)
+        switches = tuple(sorted(without))
+        outputs = jax.device_get(_run(self.generator, margin, switches, params, *inputs, temperatures))
+        count, height, width, _ = images.shape
+        coarse, refined = (x[:count, :height, :width] for x in outputs[:2])
+        completed = np.where(holes[..., None], refined, images)
+        return Prediction(completed, coarse, refined, temperatures=outputs[2][:count])
+
+    def attention_inputs(
+        self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
+    ) -> AttentionInputs:
+        """What the heads of the attention are given, to look at their weights and at other temperatures.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            mask: [H, W], see `predict`.
+            sketch: [H, W] or None, see `predict`.
+
+        Returns:
+            AttentionInputs.
+
+        Raises:
+            ValueError: as in `predict`; or the generator's attention is a sibling of MHTMA that has no such heads.
+        """
+        if self.generator.attention not in ("mhtma", "single"):
+            raise ValueError(
+                f"The model {self.name!r} has {self.generator.attention!r} attention, which can not be looked into; "
+                "models with 'mhtma' or 'single' can."
+            )
+        sketches = None if sketch is None else np.asarray(sketch)[None]
+        inputs = self._checked(np.asarray(image)[None], np.asarray(mask)[None], sketches)
+        inputs = [None if x is None else self._put(x) for x in inputs]
+        embedded, mask, temperatures = jax.device_get(_attend(self.generator, self._params_on_one, *inputs))
+        return AttentionInputs(embedded, mask, temperatures, self.generator.patch_size)
+
+    def _checked(
+        self, images: np.ndarray, masks: np.ndarray, sketches: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Images, holes as bool, and sketches as bool where the generator takes them; or one sentence."""
         images, masks = np.asarray(images), np.asarray(masks)
         _check(images, masks)
         holes = as_bool(masks)
@@ -170,25 +248,21 @@ class Inpainter:
             sketches = as_bool(np.asarray(sketches), "sketch")
         elif self.channels == 5:
             sketches = np.zeros_like(holes)
-
-        params = self._params_on_one if len(images) == 1 else self._params_on_all
-        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches)]
-        outputs = jax.device_get(_run(self.generator, margin, params, *inputs))
-        count, height, width, _ = images.shape
-        coarse, refined = (x[:count, :height, :width] for x in outputs[:2])
-        completed = np.where(holes[..., None], refined, images)
-        return Prediction(completed, coarse, refined, temperatures=outputs[2][:count])
+        return images, holes, sketches
 
     def _put(self, x: np.ndarray) -> jax.Array:
         """Pads [B, H, W, ...] by copies of the last image and by reflection, and puts it on the devices."""
         count, height, width = x.shape[:3]
         alone = count == 1
-        more = 0 if alone else -count % self._devices
         below, right = (padded_side(side, self.image_size) - side for side in (height, width))
         rest = [(0, 0)] * (x.ndim - 3)
         x = np.pad(x, [(0, 0), (0, below), (0, right), *rest], mode="reflect")
-        x = np.pad(x, [(0, more), (0, 0), (0, 0), *rest], mode="edge")
-        return jax.device_put(x, self._one_device if alone else self._all_devices)
+        return jax.device_put(self._repeat_last(x), self._one_device if alone else self._all_devices)
+
+    def _repeat_last(self, x: np.ndarray) -> np.ndarray:
+        """[B, ...], the last one repeated until all devices have the same share; a single one runs on the first."""
+        more = 0 if len(x) == 1 else -len(x) % self._devices
+        return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1), mode="edge")
 
 
 def padded_side(side: int, image_size: int) -> int:
@@ -249,18 +323,35 @@ def _check(images: np.ndarray, masks: np.ndarray) -> None:
         )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(
     generator: Generator,
     margin: int | None,
+    without: tuple[str, ...],
     params: Any,
     images: jax.Array,
     holes: jax.Array,
     sketches: jax.Array | None,
+    temperatures: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """uint8 and bool in; coarse and refined as uint8, and the temperatures, out."""
-    outputs = generator.apply({"params": params}, images.astype(jnp.float32) / 255, holes, sketches, margin)
+    images = images.astype(jnp.float32) / 255
+    outputs = generator.apply(
+        {"params": params}, images, holes, sketches, margin, without=without, temperatures=temperatures
+    )
     return _to_bytes(outputs.coarse), _to_bytes(outputs.refined), outputs.temperatures
+
+
+@partial(jax.jit, static_argnums=0)
+def _attend(
+    generator: Generator, params: Any, images: jax.Array, holes: jax.Array, sketches: jax.Array | None
+) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
+    """uint8 and bool in; embedded features of every head, mask of the cells, and temperatures out."""
+    images = images.astype(jnp.float32) / 255
+    outputs, seen = generator.apply({"params": params}, images, holes, sketches, mutable=["intermediates"])
+    seen = seen["intermediates"]["refinement"]["attention_branch"]["mhtma"]
+    embedded = tuple(x.astype(jnp.float32) for x in seen["embedded"])
+    return embedded, seen["mask"][0].astype(jnp.float32), outputs.temperatures
 
 
 def _to_bytes(images: jax.Array) -> jax.Array:

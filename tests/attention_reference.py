@@ -105,3 +105,30 @@ def _inner_corners(height, width, s):
 
 def _normalise(patch):
     return patch / max(np.sqrt(np.sum(patch**2)), 1e-6)
+
+
+def contextual_attention(features, mask, temperature, patch_size=3):
+    """Algorithm 2 in loops, [B, H, W, C]; line 8 divided by the number of patches that cover a pixel."""
+    s, before = patch_size, (patch_size - 1) // 2
+    results = []
+    for f, m, t in zip(np.asarray(features, np.float64), mask, temperature):
+        height, width, channels = f.shape
+        corners = _inner_corners(height, width, s)
+        p = [f[y : y + s, x : x + s] for y, x in corners]
+        known = np.array([float(m[y : y + s, x : x + s].sum() == 0) for y, x in corners])
+        total, cover = np.zeros_like(f), np.zeros((height, width, 1))
+        for y in range(height):
+            for x in range(width):
+                query = _padded_patch(f, y, x, s)  # of its own length
+                scores = known * np.array([np.vdot(query, _normalise(key)) for key in p])
+                exponentials = np.exp((scores - (scores / t).max() * t) / t)
+                weights = exponentials / exponentials.sum() * known
+                mixed = sum((w * key for w, key in zip(weights, p)), np.zeros((s, s, channels)))
+                for dy in range(s):
+                    for dx in range(s):
+                        ty, tx = y - before + dy, x - before + dx
+                        if 0 <= ty < height and 0 <= tx < width:
+                            total[ty, tx] += mixed[dy, dx]
+                            cover[ty, tx] += 1
+        results.append(total / cover)
+    return np.stack(results)

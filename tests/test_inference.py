@@ -15,6 +15,7 @@ from inpaint_jax import inference
 from inpaint_jax.checkpoints import load_generator
 from inpaint_jax.export import UnusableModel, export
 from inpaint_jax.inference import Inpainter, as_bool, padded_side
+from inpaint_jax.nets.attention import masked_patch_attention
 
 SIZES = [(1, 1), (3, 5), (37, 61), (64, 64), (300, 200)]
 
@@ -309,3 +310,50 @@ def test_a_batch_is_split_over_all_devices(inpainter, tiny_workdir, tmp_path):
     command = [sys.executable, "-c", SEVERAL_DEVICES, str(tiny_workdir), str(tmp_path / "expected.npz")]
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
     subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **flags}, check=True, timeout=300)
+
+
+def test_branches_and_temperatures_by_hand(inpainter):
+    images, masks = sample(40, 50, count=2)
+    whole = inpainter.predict(images, masks)
+    without = inpainter.predict(images, masks, without=("attention",))
+    np.testing.assert_array_equal(without.coarse, whole.coarse)
+    assert (without.refined != whole.refined).any()
+    same = inpainter.predict(images, masks, temperatures=whole.temperatures)
+    assert np.abs(same.refined.astype(int) - whole.refined).max() <= 1
+    with pytest.raises(ValueError, match=r"of shape \(2, 2\), not \(2,\)"):
+        inpainter.predict(images, masks, temperatures=np.ones(2))
+    with pytest.raises(ValueError, match="no 'head_2' to do without"):
+        inpainter.predict(images, masks, without=["head_2"])
+
+
+def test_attention_inputs_lead_to_what_the_generator_makes(inpainter):
+    """Their maps, refined at the learned temperatures, are MHTMA's output: seen by running the rest on it."""
+    image, mask = sample(40, 50)
+    inputs = inpainter.attention_inputs(image, mask)
+    side = padded_side(40, 32) // 4, padded_side(50, 32) // 4
+    assert inputs.mask.shape == (1, *side)
+    assert [x.shape for x in inputs.embedded] == [(1, *side, 8)] * 2
+    assert inputs.patch_size == 3
+    np.testing.assert_allclose(inputs.temperatures, inpainter.predict(image[None], mask[None]).temperatures, rtol=1e-5)
+    cells = np.pad(mask, [(0, 4 * side[0] - 40), (0, 4 * side[1] - 50)], mode="reflect")
+    np.testing.assert_array_equal(inputs.mask[0], cells.reshape(side[0], 4, side[1], 4).max(axis=(1, 3)))
+
+    refined = [
+        masked_patch_attention(x, inputs.mask, inputs.temperatures[:, head]) for head, x in enumerate(inputs.embedded)
+    ]
+    padded = inpainter._put(image[None]), inpainter._put(mask[None])
+    _, seen = inpainter.generator.apply(
+        {"params": inpainter.params},
+        padded[0] / np.float32(255),
+        padded[1],
+        capture_intermediates=lambda module, _: module.name == "mhtma",
+        mutable=["intermediates"],
+    )
+    (made, _), *_ = seen["intermediates"]["refinement"]["attention_branch"]["mhtma"]["__call__"]
+    np.testing.assert_allclose(np.concatenate(refined, axis=-1), made, atol=1e-5)
+
+
+def test_siblings_without_heads_say_so(inpainter):
+    config = inpainter.config | {"model": inpainter.config["model"] | {"attention": "contextual"}}
+    with pytest.raises(ValueError, match="'contextual' attention, which can not be looked into"):
+        Inpainter(config, inpainter.params, 0).attention_inputs(*sample(32, 32))

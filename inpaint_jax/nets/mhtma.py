@@ -56,13 +56,18 @@ def make_attention(
         constant_temperature = contextual.TEMPERATURE
     module = MHTMA if kind in ("mhtma", "single") else ATMA
     return module(
-        heads=1 if kind in ("single", "contextual") else heads,
+        heads=head_count(kind, heads),
         patch_size=patch_size,
         constant_temperature=constant_temperature,
         activation=activation or ("leaky_relu" if kind == "atma" else "softplus"),
         dtype=dtype,
         name=name,
     )
+
+
+def head_count(kind: str, heads: int) -> int:
+    """How many heads an attention of this kind has, of which `heads` are asked for."""
+    return 1 if kind in ("single", "contextual") else heads
 
 
 class MHTMA(nn.Module):
