@@ -1,4 +1,4 @@
-"""The losses of Section III-B, one function per term, and their weighted sum.
+"""The losses of Section III-B and those of WGAN-GP (Table II), one function per term, and their weighted sum.
 
 Every term is given per sample, [B], so that training takes its mean and validation can leave out padding. L1
 distances are means over the elements of an image, not sums: a weight then means the same at every image size.
@@ -10,6 +10,9 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+# What the two networks may fight by: eqs. (4) and (5), or WGAN-GP, to which the paper compares them in Table II.
+ADVERSARIAL = ("hinge", "wgan_gp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ def hinge_discriminator_loss(real_logits: jax.Array, fake_logits: jax.Array) -> 
 
 
 def hinge_generator_loss(fake_logits: jax.Array) -> jax.Array:
-    """-D(I_out) of eq. (5).
+    """-D(I_out) of eq. (5), which is also the generator's loss in WGAN-GP.
 
     Args:
         fake_logits: [B] of completed images.
@@ -78,6 +81,38 @@ def hinge_generator_loss(fake_logits: jax.Array) -> jax.Array:
         [B].
     """
     return -fake_logits
+
+
+def wasserstein_critic_loss(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
+    """D(I_out) - D(I), the critic's loss in WGAN-GP without its penalty (Gulrajani et al. 2017, eq. 3).
+
+    Args:
+        real_logits: [B] of photos.
+        fake_logits: [B] of completed images.
+
+    Returns:
+        [B].
+    """
+    return fake_logits - real_logits
+
+
+def gradient_penalty(gradient: jax.Array, mask: jax.Array) -> jax.Array:
+    """(||M * grad D(x)||_2 - 1)^2 at an image x between I and I_out (Gulrajani et al. 2017, eq. 3; M: Yu et al. 2018).
+
+    I and I_out are the same outside the hole, so the lines between them run within it; only there the slope matters.
+
+    Args:
+        gradient: [B, H, W, 3] of the logits with respect to images in [0, 1].
+        mask: [B, H, W], 1 (or True) = missing.
+
+    Returns:
+        [B]; 1, with a gradient of zero, where nothing is missing.
+    """
+    squares = jnp.sum(jnp.where(mask[..., None] > 0.5, gradient, 0.0) ** 2, axis=(1, 2, 3))
+    # where twice: the square root's slope at 0 is infinite, and 0 times that, from the branch not taken, is nan.
+    flat = squares == 0
+    norm = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, squares)))
+    return (norm - 1) ** 2
 
 
 def generator_objective(terms: Mapping[str, jax.Array], weights: LossWeights) -> jax.Array:

@@ -78,7 +78,12 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     _plot(
         panels[0, 1],
         rows,
-        {"loss/discriminator": "discriminator, eq. (4)", "logit/real": "D(photo)", "logit/fake": "D(completed)"},
+        {
+            "loss/discriminator": "discriminator's loss",
+            "logit/real": "D(photo)",
+            "logit/fake": "D(completed)",
+            "loss/gradient_penalty": "gradient penalty, before its weight",
+        },
         title="Discriminator",
         ylabel="loss, logit",
     )

@@ -39,6 +39,36 @@ def test_discriminator_rests_where_it_is_sure():
     np.testing.assert_array_equal(fake, [0, 1])
 
 
+def test_wasserstein_by_hand():
+    real, fake = jnp.array([2.0, -0.5]), jnp.array([-3.0, 1.0])
+    np.testing.assert_allclose(losses.wasserstein_critic_loss(real, fake), [-5, 1.5])
+
+
+def test_gradient_penalty_by_hand(images):
+    gradient, _ = images
+    mask = np.zeros((3, 8, 6), bool)
+    mask[0, 2:5, 1:4], mask[1] = True, True
+    norms = [np.sqrt((gradient[i].astype(np.float64) ** 2)[mask[i]].sum()) for i in range(2)]
+    expected = [(norms[0] - 1) ** 2, (norms[1] - 1) ** 2, 1]
+    np.testing.assert_allclose(losses.gradient_penalty(gradient, mask), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.gradient_penalty(gradient, mask.astype(np.float32)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("slope", "penalty"), [(1.0, 0.0), (3.0, 4.0), (0.0, 1.0)])
+def test_gradient_penalty_of_a_linear_critic(images, slope, penalty):
+    """Its minimum is at slope 1, and at slope 0, where a norm has no derivative, that of the penalty is finite."""
+    image, direction = images
+    mask = np.ones((3, 8, 6))
+    direction /= np.sqrt((direction**2).sum(axis=(1, 2, 3), keepdims=True))
+
+    def penalty_of(slope):
+        return losses.gradient_penalty(jax.grad(lambda x: (slope * direction * x).sum())(image), mask)
+
+    np.testing.assert_allclose(penalty_of(slope), 3 * [penalty], atol=1e-5)
+    expected = 2 * (slope - 1) if slope else 0
+    np.testing.assert_allclose(jax.grad(lambda s: penalty_of(s).mean())(slope), expected, atol=1e-4)
+
+
 def test_objective_has_the_papers_weights():
     terms = {"coarse": 1.0, "refined": 10.0, "perceptual": 100.0, "adversarial": 1000.0}
     terms = {name: jnp.array([value]) for name, value in terms.items()}

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import REPOSITORY
 
 PROGRAM = """
+import sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
@@ -17,25 +19,33 @@ from inpaint_jax.training.state import create_state
 from inpaint_jax.training.steps import make_train_step
 
 mesh = sharding.data_mesh()
-parts = Generator(width=4), GlobalLocalDiscriminator(width=4, features=16), optax.sgd(1e-2), optax.sgd(1e-2)
+adversarial = sys.argv[1]
+discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=adversarial == "hinge")
+parts = Generator(width=4), discriminator, optax.sgd(1e-2), optax.sgd(1e-2)
 state = jax.jit(
     lambda key: create_state(key, *parts, image_size=32, crop_size=16), out_shardings=sharding.replicated(mesh)
 )(jax.random.key(0, impl="rbg"))
 batch = {
-    "image": np.zeros((4, 32, 32, 3), np.uint8),
+    "image": np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8),
     "mask": np.ones((4, 32, 32), bool),
     "crop": np.zeros((4, 2), np.int32),
 }
-step = make_train_step(*parts, LossWeights(perceptual=0.0), crop_size=16)
-lowered = jax.jit(step, out_shardings=sharding.replicated(mesh)).lower(state, sharding.put_batch(batch, mesh), None)
-print(lowered.compile().as_text())
+step = make_train_step(*parts, LossWeights(perceptual=0.0), crop_size=16, adversarial=adversarial)
+sharded = sharding.put_batch(batch, mesh)
+compiled = jax.jit(step, out_shardings=sharding.replicated(mesh)).lower(state, sharded, None).compile()
+print(compiled.as_text())
+if adversarial == "wgan_gp":  # whose random numbers must not depend on the devices either
+    alone = jax.jit(step)(jax.device_put(state, jax.devices()[0]), batch, None)
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)
+    jax.tree.map(close, alone, compiled(state, sharded, None))
 """
 
 
-def test_no_image_moves_between_devices():
+@pytest.mark.parametrize("adversarial", ["hinge", "wgan_gp"])
+def test_no_image_moves_between_devices(adversarial):
     flags = "--xla_force_host_platform_device_count=2"
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, adversarial],
         cwd=REPOSITORY,
         env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": "."},
         capture_output=True,

@@ -80,6 +80,69 @@ def test_step_equals_two_plain_gradient_steps(parts):
     assert int(new.step) == 1
 
 
+def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
+    generator, _, optimizer, with_norms, batch = parts
+    discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=False)
+    networks = generator, discriminator, optimizer, optax.adam(1e-3, b1=0.5, b2=0.9)
+    state = jax.jit(lambda key: create_state(key, *networks, image_size=SIZE, crop_size=CROP))(jax.random.key(0))
+    assert state.spectral == {}
+    assert jax.tree.structure(state.discriminator) == jax.tree.structure(with_norms.discriminator)
+    weights = losses.LossWeights(perceptual=0.0)
+    wgan = {"adversarial": "wgan_gp", "gradient_penalty_weight": 3.0}
+    step = jax.jit(make_train_step(*networks, weights, crop_size=CROP, **wgan))
+    new, first = step(state, batch, None)
+
+    target = batch["image"].astype(np.float32) / 255
+    share = jax.random.uniform(jax.random.fold_in(jax.random.key(0), state.step), (3, 1, 1, 1))
+
+    def critic(params, image, corner):
+        crop = jax.lax.dynamic_slice(image, (*corner, 0), (CROP, CROP, 3))
+        return discriminator.apply({"params": params}, image[None], crop[None], update_stats=False)[0]
+
+    @jax.jit
+    def plain(state):
+        fake = generator.apply({"params": state.generator}, target, batch["mask"]).completed
+
+        def penalty_of_one(params, image, corner, mask):
+            slope = jax.grad(critic, argnums=1)(params, image, corner) * mask[..., None]
+            return (jnp.linalg.norm(slope.ravel()) - 1) ** 2
+
+        def d_loss(params):
+            judge = jax.vmap(critic, in_axes=(None, 0, 0))
+            between = share * target + (1 - share) * fake
+            penalties = jax.vmap(penalty_of_one, in_axes=(None, 0, 0, 0))(params, between, batch["crop"], batch["mask"])
+            difference = judge(params, fake, batch["crop"]) - judge(params, target, batch["crop"])
+            return difference.mean() + 3 * penalties.mean(), penalties.mean()
+
+        return jax.value_and_grad(d_loss, has_aux=True)(state.discriminator)
+
+    (value, penalty), gradient = plain(state)
+    assert float(first["loss/discriminator"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(first["loss/gradient_penalty"]) == pytest.approx(float(penalty), rel=1e-5)
+    taken = jax.tree.map(lambda mean: mean / 0.5, new.discriminator_optimizer[0].mu)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-3), taken, gradient)
+
+    for _ in range(20):
+        new, last = step(new, batch, None)
+    assert all(np.isfinite(value) for value in last.values())
+    assert last["loss/discriminator"] < 0.9 * first["loss/discriminator"]
+    assert new.spectral == {}
+
+
+def test_adversarial_losses_are_named(parts):
+    generator, discriminator, optimizer, *_ = parts
+    with pytest.raises(ValueError, match="adversarial must be hinge or wgan_gp, not 'lsgan'"):
+        make_train_step(
+            generator,
+            discriminator,
+            optimizer,
+            optimizer,
+            losses.LossWeights(),
+            crop_size=CROP,
+            adversarial="lsgan",
+        )
+
+
 def test_bfloat16_trains_like_float32(parts):
     *_, optimizer, state, batch = parts
     weights = losses.LossWeights(perceptual=0.0)

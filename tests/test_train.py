@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -244,6 +245,34 @@ def test_workdir_of_another_config_is_refused(finished, make_config):
     assert json.loads((finished / "config.json").read_text())["model"]["width"] == 4
 
 
+def test_a_run_from_before_a_field_goes_on(tiny_workdir, make_config, tmp_path):
+    """Its config does not say which adversarial loss it has: it is the one that there was."""
+    old = shutil.copytree(tiny_workdir, tmp_path / "run")
+    config = json.loads((old / "config.json").read_text())
+    del config["loss"]["adversarial"], config["loss"]["gradient_penalty_weight"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"another config \(loss.adversarial: 'hinge' there, 'wgan_gp' now\)"):
+        loop.train(make_config(loss__adversarial="wgan_gp"), old)
+    loop.train(make_config(train__max_steps=3, train__samples=0), old)
+    assert read_metrics(old)[-1]["step"] == 3
+    assert json.loads((old / "config.json").read_text())["loss"]["adversarial"] == "hinge"
+
+
+def test_wgan_gp_goes_on_as_if_it_had_never_stopped(make_config, tmp_path):
+    """Without spectral norms a part of the checkpoint is empty; the random numbers of a step are its own."""
+    wgan = {"loss__adversarial": "wgan_gp", "train__samples": 0}
+    for steps in (4, 7):
+        stopped = loop.train(make_config(**wgan, train__max_steps=steps), tmp_path / "stopped")
+    whole = loop.train(make_config(**wgan, train__max_steps=7), tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, saved_state(stopped, 7), saved_state(whole, 7))
+    training = [[row for row in rows_of(run) if "loss/gradient_penalty" in row] for run in (stopped, whole)]
+    assert [row["step"] for row in training[0]] == list(range(1, 8))
+    assert training[0] == training[1]
+    penalties = [row["loss/gradient_penalty"] for row in training[0]]
+    assert len(set(penalties)) == 7
+    assert all(penalty >= 0 for penalty in penalties)
+
+
 def test_missing_vgg_weights_are_an_error_before_anything_starts(make_config, tmp_path, monkeypatch):
     monkeypatch.setenv("INPAINT_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HTTPS_PROXY", "http://localhost:9")  # nobody listens there: no network, here and anywhere
@@ -291,6 +320,8 @@ def test_bad_photos_are_named_and_counted_at_the_end(make_config, photos, tmp_pa
         ({"train__patience_epochs": -1.0}, "config.train.patience_epochs must be positive"),
         ({"data__crop": "middle"}, "config.data.crop must be random or center"),
         ({"seed": -1}, "config.seed must be between"),
+        ({"loss__adversarial": "lsgan"}, "config.loss.adversarial must be hinge or wgan_gp, not 'lsgan'."),
+        ({"loss__gradient_penalty_weight": -1.0}, "config.loss.gradient_penalty_weight must be 0 or more, not -1.0."),
     ],
 )
 def test_fields_that_make_no_sense(make_config, tmp_path, fields, message):
@@ -328,6 +359,7 @@ def test_configs_load_and_keep_the_papers_settings(name):
         0.004,
         0.01,
     )
+    assert loss.adversarial == "hinge"
     assert (config.optimizer.beta1, config.optimizer.beta2) == (0.5, 0.9)
     assert config.optimizer.generator_learning_rate == config.optimizer.discriminator_learning_rate == 1e-4
     assert math.isclose(config.data.flip, 0.5)

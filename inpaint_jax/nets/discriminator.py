@@ -12,22 +12,27 @@ _SLOPE = 0.2
 class GlobalLocalDiscriminator(nn.Module):
     """D_gl: one branch sees the whole image, the other a crop that holds the square hole; together one logit.
 
-    Every layer is spectrally normalised (Miyato et al. 2018, one power iteration a step). The dense layers of the
-    branches end in LeakyReLU, without which they and the last one would be one linear map.
+    Every layer is spectrally normalised (Miyato et al. 2018, one power iteration a step), unless a gradient penalty
+    is to bound the slope instead (WGAN-GP, Table II). The dense layers of the branches end in LeakyReLU, without which
+    they and the last one would be one linear map.
 
     Attributes:
         width: channels of the first layer (the paper's ancestors: 64); the deepest have eight times as many.
         features: channels that each branch hands to the last layer.
         dtype: of the computation; normalisation and logit are float32.
+        spectral_norm: whether to normalise. Without, there is no `batch_stats`; parameters have the same names.
     """
 
     width: int = 64
     features: int = 1024
     dtype: jnp.dtype = jnp.float32
+    spectral_norm: bool = True
 
     @nn.compact
     def __call__(self, image: jax.Array, crop: jax.Array, *, update_stats: bool) -> jax.Array:
-        """How real each image looks, in the eyes of the hinge loss: above 1 sure of real, below -1 sure of fake.
+        """How real each image looks: to the hinge loss above 1 is sure of real, below -1 sure of fake.
+
+        To WGAN-GP only differences mean something.
 
         Args:
             image: [B, H, W, 3] float in [0, 1]; H and W are fixed by the first call.
@@ -35,24 +40,26 @@ class GlobalLocalDiscriminator(nn.Module):
             update_stats: whether to carry the power iteration on (in `batch_stats`); True in training steps of D.
 
         Returns:
-            logits [B] float32. Their sigmoid reads as a probability.
+            logits [B] float32. After training with the hinge loss, their sigmoid reads as a probability.
         """
         w = self.width
         whole = self._branch(image, (w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w), "global", update_stats)
         part = self._branch(crop, (w, 2 * w, 4 * w, 8 * w, 8 * w), "local", update_stats)
         both = jnp.concatenate([whole, part], axis=-1).astype(jnp.float32)
-        logit = nn.SpectralNorm(nn.Dense(1, name="logit"), name="logit_norm")(both, update_stats=update_stats)
-        return logit[:, 0]
+        return self._normalised(nn.Dense(1, name="logit"), both, update_stats)[:, 0]
 
     def _branch(self, x: jax.Array, channels: Sequence[int], name: str, update_stats: bool) -> jax.Array:
         x = 2 * x - 1
         for i, width in enumerate(channels):
             conv = nn.Conv(width, (5, 5), strides=2, dtype=self.dtype, name=f"{name}_conv_{i}")
-            x = nn.SpectralNorm(conv, name=f"{name}_conv_{i}_norm")(x, update_stats=update_stats)
-            x = nn.leaky_relu(x, _SLOPE)
+            x = nn.leaky_relu(self._normalised(conv, x, update_stats), _SLOPE)
         dense = nn.Dense(self.features, dtype=self.dtype, name=f"{name}_dense")
-        x = nn.SpectralNorm(dense, name=f"{name}_dense_norm")(x.reshape(len(x), -1), update_stats=update_stats)
-        return nn.leaky_relu(x, _SLOPE)
+        return nn.leaky_relu(self._normalised(dense, x.reshape(len(x), -1), update_stats), _SLOPE)
+
+    def _normalised(self, layer: nn.Module, x: jax.Array, update_stats: bool) -> jax.Array:
+        if not self.spectral_norm:
+            return layer(x)
+        return nn.SpectralNorm(layer, name=f"{layer.name}_norm")(x, update_stats=update_stats)
 
 
 def local_crops(image: jax.Array, corner: jax.Array, size: int) -> jax.Array:

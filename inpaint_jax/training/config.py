@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from inpaint_jax.losses import ADVERSARIAL
 from inpaint_jax.nets.mhtma import KINDS
 from inpaint_jax.nets.temperature import ACTIVATIONS
 
@@ -26,6 +27,7 @@ _NOT_NEGATIVE = (
     "loss.refined_weight",
     "loss.perceptual_weight",
     "loss.adversarial_weight",
+    "loss.gradient_penalty_weight",
     "optimizer.generator_learning_rate",
     "optimizer.discriminator_learning_rate",
 )
@@ -33,6 +35,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "data.resize": ("shortest", "stretch"),
     "data.crop": ("random", "center"),
+    "loss.adversarial": ADVERSARIAL,
     "model.attention": KINDS,
     "model.temperature_activation": (None, *ACTIVATIONS),
 }

@@ -91,7 +91,10 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     dtype = jnp.dtype(config.dtype)
     generator = Generator.from_fields(config.model, dtype)
     discriminator = GlobalLocalDiscriminator(
-        config.model.discriminator_width, config.model.discriminator_features, dtype=dtype
+        config.model.discriminator_width,
+        config.model.discriminator_features,
+        dtype=dtype,
+        spectral_norm=config.loss.adversarial == "hinge",
     )
     optimizers = tuple(
         optax.adam(rate, b1=config.optimizer.beta1, b2=config.optimizer.beta2)
@@ -111,7 +114,15 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
 
     mesh = sharding.data_mesh()
     everywhere = sharding.replicated(mesh)
-    train_step = steps.make_train_step(generator, discriminator, *optimizers, weights, crop_size=crop_size)
+    train_step = steps.make_train_step(
+        generator,
+        discriminator,
+        *optimizers,
+        weights,
+        crop_size=crop_size,
+        adversarial=config.loss.adversarial,
+        gradient_penalty_weight=config.loss.gradient_penalty_weight,
+    )
     functions = _Functions(
         train=jax.jit(train_step, donate_argnums=0, out_shardings=everywhere),
         validate=jax.jit(steps.make_validation_step(generator, weights), out_shardings=everywhere),

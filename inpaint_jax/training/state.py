@@ -17,7 +17,7 @@ class TrainState:
         step: int32 scalar, steps done.
         generator: parameters of the generator.
         discriminator: parameters of the discriminator.
-        spectral: the discriminator's `batch_stats`: the power iteration of its spectral norms.
+        spectral: the discriminator's `batch_stats`: the power iteration of its spectral norms; empty without them.
         generator_optimizer: optax state.
         discriminator_optimizer: optax state.
     """
@@ -62,7 +62,7 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         generator=params,
         discriminator=critic["params"],
-        spectral=critic["batch_stats"],
+        spectral=critic.get("batch_stats", {}),
         generator_optimizer=generator_optimizer.init(params),
         discriminator_optimizer=discriminator_optimizer.init(critic["params"]),
     )

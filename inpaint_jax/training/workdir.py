@@ -12,6 +12,9 @@ CONFIG_FILE = "config.json"
 # it changes a step.
 FREE_FIELDS = ("train.", "data.test", "data.workers", "loss.vgg_weights")
 
+# Fields that came later, with what every run did before they were there: a run whose config lacks them can go on.
+LATER_FIELDS = {"model.attention": "mhtma", "loss.adversarial": "hinge", "loss.gradient_penalty_weight": 10.0}
+
 
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
     """Makes the folder and writes the config into it, or checks that the config there is this one.
@@ -25,7 +28,8 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
     """
     path = Path(workdir) / CONFIG_FILE
     if path.exists():
-        old, new = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+        old = LATER_FIELDS | flatten(json.loads(path.read_text()))
+        new = LATER_FIELDS | flatten(json.loads(json.dumps(config)))
         differing = [
             f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
             for name in sorted(old.keys() | new.keys())
