@@ -20,11 +20,20 @@ _PROGRAMS = tempfile.mkdtemp(prefix="inpaint_jax_programs_")
 atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _PROGRAMS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Tiny programs run once or twice: LLVM's optimisations take longer than they save. XLA's own passes are the same.
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # grain's worker processes read absl flags, which only an absl app would have parsed.
 flags.FLAGS.mark_as_parsed()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def several_devices(count: int) -> dict[str, str]:
+    """The environment of a process that is to see so many CPU devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={count}"}
 
 
 @pytest.fixture(scope="session")

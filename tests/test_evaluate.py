@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, several_devices
 from PIL import Image
 from skimage import metrics as reference
 
@@ -133,8 +133,7 @@ def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, pho
             f"--batch_size={batch_size}",
             "--workers=0",
         ]
-        environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        finish(command(tmp_path / name, *flags, "--samples=0", **environment))
+        finish(command(tmp_path / name, *flags, "--samples=0", **several_devices(devices)))
         for key, row in rows_of(tmp_path / name).items():
             for metric in METRICS:
                 # Sums in another order may round a pixel to its neighbour value, 1 of 255.

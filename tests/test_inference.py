@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, several_devices
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inpaint_jax import inference
@@ -308,8 +308,7 @@ def test_a_batch_is_split_over_all_devices(inpainter, tiny_workdir, tmp_path):
     arrays = {"completed": prediction.completed, "temperatures": prediction.temperatures}
     np.savez(tmp_path / "expected.npz", images=images, masks=masks, **arrays)
     command = [sys.executable, "-c", SEVERAL_DEVICES, str(tiny_workdir), str(tmp_path / "expected.npz")]
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
-    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **flags}, check=True, timeout=300)
+    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **several_devices(3)}, check=True, timeout=300)
 
 
 def test_branches_and_temperatures_by_hand(inpainter):

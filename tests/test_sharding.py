@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, several_devices
 
 PROGRAM = """
 import sys
@@ -43,11 +43,10 @@ if adversarial == "wgan_gp":  # whose random numbers must not depend on the devi
 
 @pytest.mark.parametrize("adversarial", ["hinge", "wgan_gp"])
 def test_no_image_moves_between_devices(adversarial):
-    flags = "--xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, adversarial],
         cwd=REPOSITORY,
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": "."},
+        env={**os.environ, **several_devices(2), "PYTHONPATH": "."},
         capture_output=True,
         text=True,
         check=True,
