@@ -69,7 +69,9 @@ def masked_patch_attention(
             the tiles that hold no such pixel, and what it hands back there is not the result.
 
     Returns:
-        [B, H, W, C'] refined features F_r, in the dtype of `features`.
+        [B, H, W, C'] refined features F_r, in the dtype of `features`. In float32 all methods agree with the equations
+        within 1e-5 of the largest value. Scores and softmax of bfloat16 features are float32 too, so that the result
+        is within three steps of bfloat16 (3 · 2^-8) of the largest value at any temperature.
 
     Raises:
         ValueError: shapes do not fit together, the patch does not fit into the map, the bias is not positive, or

@@ -77,7 +77,7 @@ def _one_sample(features: jax.Array, valid: jax.Array, temperature: jax.Array, p
     before, after = reach(patch_size)
     patches = unroll(features[None], patch_size)[0].reshape(-1, patch_size, patch_size, channels)
     kernels = normalise(patches.reshape(len(patches), -1, channels)).reshape(patches.shape)
-    s = _convolve(features, kernels.transpose(1, 2, 3, 0), (before, after))  # [H, W, keys]
+    s = _convolve(features.astype(jnp.float32), kernels.transpose(1, 2, 3, 0), (before, after))  # [H, W, keys]
     valid = valid.reshape(-1)
     weights = jax.nn.softmax(valid * s.astype(jnp.float32) / temperature) * valid
     # A transposed convolution is one with kernels turned around and padding the other way about.

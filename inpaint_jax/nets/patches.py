@@ -68,9 +68,10 @@ def coverage(height: int, width: int, patch_size: int) -> jax.Array:
 
 
 def normalise(patches: jax.Array) -> jax.Array:
-    """n(.) of eq. (7): patches [..., s*s, C] scaled to unit length, in float32 inside."""
-    square = jnp.sum(jnp.square(patches.astype(jnp.float32)), axis=(-2, -1), keepdims=True)
-    return (patches * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))).astype(patches.dtype)
+    """n(.) of eq. (7): patches [..., s*s, C] scaled to unit length. In float32: S / t magnifies what is rounded."""
+    patches = patches.astype(jnp.float32)
+    square = jnp.sum(jnp.square(patches), axis=(-2, -1), keepdims=True)
+    return patches * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))
 
 
 def inverse_norm(features: jax.Array, patch_size: int) -> jax.Array:
