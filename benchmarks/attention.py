@@ -1,14 +1,15 @@
 """Attention alone: the paper's loop over the batch with convolutions (Algorithm 2, Fig. 7) against our methods.
 
     python benchmarks/attention.py [--sizes=32,64,128,256] [--batches=1,4,16,32] [--methods=loop,batched,unrolled,...]
-        [--repeats=5] [--time-limit=2] [--memory-limit=GIB] [--json=FILE] [--plot=FILE.png]
+        [--directions=...] [--repeats=5] [--time-limit=2] [--memory-limit=GIB] [--json=FILE] [--plot=FILE.png]
 
 "loop" and "batched" are contextual attention (`nets/contextual.py`), by convolutions for one sample after the other as
 printed, or all samples at once. The others are the methods of `masked_patch_attention`.
 
 In every setting all methods take turns. What would need more memory or time than the limits is left out, with the
 reason: memory is what XLA says of the compiled program, time is taken to grow with (H W)^2 B from the last setting
-that was measured, and to be no less than the matrix products need at this machine's peak.
+that was measured, and to be no less than the matrix products need at this machine's peak. No round begins after ten
+times the time limit, but for the second.
 """
 
 import argparse
@@ -197,9 +198,9 @@ def measure(setting: Setting, methods: Sequence[str], limits: Limits, repeats: i
             continue
         calls[method], facts[method] = partial(compiled, *inputs), (work, gib)
 
-    for method, times in alternate(calls, repeats).items():
+    for method, times in alternate(calls, repeats, seconds=10 * limits.seconds).items():
         summary, (work, gib) = summarise(times), facts[method]
-        limits.remember(setting, method, summary["median"])
+        limits.remember(setting, method, summary["fastest"])
         rows[method] = {
             "seconds": summary,
             "memory_gib": significant(gib),
