@@ -66,13 +66,14 @@ def save_inpainting(result: Mapping[str, Any], file: Path) -> None:
     on_device = all(row["device_memory_peak_gib"] is not None for row in rows)
     kind = "device" if on_device else "host"
     _lines(memory, lines, x="pixels", y=lambda row: _exactly(row[f"{kind}_memory_peak_gib"]))
-    time.set(ylabel="seconds a call", title="Time")
-    memory.set(ylabel="GiB", title=f"Peak memory of the process ({kind})")
+    _seconds_axis(time)
+    time.set(ylabel="time of a call", title="Time")
+    memory.set(ylabel="GiB", title=f"Peak memory of the process ({kind})", ylim=(0, None))
     ticks = {row["pixels"]: row["size"].replace("x", " × ") for row in rows}
     for axes in (time, memory):
-        axes.set(xscale="log", yscale="log", xlabel="pixels")
+        axes.set(xscale="log", xlabel="pixels")
         axes.set_xticks([*ticks], [*ticks.values()], rotation=30)
-        axes.minorticks_off()
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False)
     figure.suptitle(f"Filling a hole, w = {result['width']}, {result['device']}")
     figure.savefig(file, dpi=120, format="png")
