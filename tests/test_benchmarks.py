@@ -1,4 +1,4 @@
-"""The benchmarks as commands, at their tiniest: figures are finite and positive, plots are pictures. Never the times."""
+"""The benchmarks as commands, at their tiniest: figures are finite and positive, plots are pictures. Never the time."""
 
 import json
 import math
