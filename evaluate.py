@@ -41,8 +41,10 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
     # Imported here because the processes that read photos import this file again, and need none of it.
+    from inpaint_jax.compilation import keep_programs
     from inpaint_jax.evaluation import run
 
+    keep_programs()
     settings = run.Settings(
         data=_DATA.value,
         masks=_MASKS.value,

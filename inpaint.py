@@ -28,7 +28,9 @@ def main(argv: list[str]) -> int | str:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
     from inpaint_jax import inpainting  # takes seconds, which --help need not wait for
+    from inpaint_jax.compilation import keep_programs
 
+    keep_programs()
     rules = inpainting.HoleRules(invert=_INVERT.value, resize=_RESIZE.value, blend=_BLEND.value)
     try:
         summary = inpainting.inpaint_files(

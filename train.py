@@ -21,8 +21,10 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
     # Imported here because the processes that read photos import this file again, and need none of it.
+    from inpaint_jax.compilation import keep_programs
     from inpaint_jax.training import loop
 
+    keep_programs()
     hosts = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     workdir = _WORKDIR.value or f"runs/{_CONFIG.value.name}"
     loop.train(_CONFIG.value, workdir, None if hosts == (None, None, None) else hosts)
