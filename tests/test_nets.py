@@ -130,13 +130,23 @@ def test_gated_convolution_is_elu_times_sigmoid():
     np.testing.assert_allclose(layer.apply(params, x), expected, atol=1e-6)
 
 
-def test_up_sampling_repeats_pixels():
-    x = jax.random.normal(jax.random.key(0), (1, 3, 5, 2))
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 2)])
+def test_up_sampling_repeats_pixels(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 2))
+    direction = jax.random.normal(jax.random.key(2), (2, 2 * size[0], 2 * size[1], 4))
     up = UpsampledGatedConv(4)
     params = up.init(jax.random.key(1), x)
-    doubled = np.kron(np.asarray(x[0]).transpose(2, 0, 1), np.ones((2, 2))).transpose(1, 2, 0)[None]
-    gated = GatedConv(4).apply({"params": params["params"]["gated"]}, doubled)
-    np.testing.assert_allclose(up.apply(params, x), gated, atol=1e-6)
+
+    def repeated(params, x):
+        doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return GatedConv(4).apply({"params": params["params"]["gated"]}, doubled)
+
+    np.testing.assert_allclose(up.apply(params, x), repeated(params, x), atol=2e-6)
+    actual, expected = (
+        jax.jit(jax.grad(lambda *at, layer=layer: jnp.sum(direction * layer(*at)), argnums=(0, 1)))(params, x)
+        for layer in (up.apply, repeated)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())), actual, expected)
 
 
 def test_outputs_are_images_and_given_pixels_are_kept(tiny):

@@ -23,6 +23,7 @@ class GatedConv(nn.Module):
         stride: 1 or 2; SAME padding, so a stride of 2 halves the size (rounding up).
         dilation: distance between the taps of the kernel.
         activation: of the half a; ELU everywhere but in front of the attention.
+        convolve: takes the place of `jax.lax.conv_general_dilated`, if given.
         dtype: of the computation; parameters are float32.
     """
 
@@ -31,6 +32,7 @@ class GatedConv(nn.Module):
     stride: int = 1
     dilation: int = 1
     activation: Callable[[jax.Array], jax.Array] = nn.elu
+    convolve: Callable[..., jax.Array] | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -42,6 +44,7 @@ class GatedConv(nn.Module):
             strides=self.stride,
             kernel_dilation=self.dilation,
             kernel_init=_KERNEL_INIT,
+            conv_general_dilated=self.convolve,
             dtype=self.dtype,
             name="conv",
         )(x)
@@ -63,5 +66,37 @@ class UpsampledGatedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, 2H, 2W, features]."""
-        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return GatedConv(self.features, dtype=self.dtype, name="gated")(x)
+        return GatedConv(self.features, convolve=convolve_upsampled, dtype=self.dtype, name="gated")(x)
+
+
+def convolve_upsampled(x: jax.Array, kernel: jax.Array, *_, **options) -> jax.Array:
+    """A 3 x 3 convolution of the map up-sampled by two, from the small map: 2.25 times fewer multiplications.
+
+    The three taps of a row fall on two pixels of the small map: those of an even row on the pixel above and twice on
+    its own, those of an odd row twice on its own and on the pixel below. So each of the four places in a pixel
+    (even or odd row and column) has a 2 x 2 kernel, of sums of the taps.
+
+    Args:
+        x: [B, H, W, C], padded by zeros.
+        kernel: [3, 3, C, C'].
+        options: of `jax.lax.conv_general_dilated`: the layout and the precision.
+
+    Returns:
+        [B, 2H, 2W, C'].
+    """
+    batch, height, width, _ = x.shape
+    rows = []
+    for row in range(2):
+        places = []
+        for column in range(2):
+            folded = _fold(_fold(kernel, row, axis=0), column, axis=1)
+            padding = ((1 - row, row), (1 - column, column))
+            places.append(jax.lax.conv_general_dilated(x, folded, (1, 1), padding, **options))
+        rows.append(jnp.stack(places, axis=3))
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, kernel.shape[-1])
+
+
+def _fold(kernel: jax.Array, place: int, axis: int) -> jax.Array:
+    """Adds the two of three taps that fall on the same pixel: the last two for an even place, the first two for odd."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    return jnp.concatenate([first, middle + last] if place == 0 else [first + middle, last], axis)
