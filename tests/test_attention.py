@@ -10,6 +10,7 @@ import pytest
 
 from inpaint_jax.nets import tiles
 from inpaint_jax.nets.attention import downsample_mask, masked_patch_attention
+from inpaint_jax.nets.patches import diagonal_sums, reach, spread_along_diagonals
 
 METHODS = ("unrolled", "gram", "blocked")
 TEMPERATURES = (1e-4, 1e-3, 1e-2, 0.1, float(np.log(2)), 1.0, 10.0, 1e4)
@@ -317,6 +318,19 @@ def test_downsample_mask_defaults_to_four():
     mask = np.zeros((1, 8, 8), np.float32)
     mask[0, 3, 4] = 1
     np.testing.assert_array_equal(np.asarray(downsample_mask(mask), np.float32)[0], [[0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 3, 4])
+def test_spreading_is_the_transpose_of_summing_along_diagonals(patch_size):
+    halo = patch_size - 1
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.normal(size=(2, 5, 4, 3, 6)), jnp.float32)
+    gram = jnp.asarray(rng.normal(size=(2, *(side + halo for side in weights.shape[1:]))), jnp.float32)
+    spread = spread_along_diagonals(weights, patch_size, keep="all")
+    assert_agrees(jnp.vdot(gram, spread), np.vdot(diagonal_sums(gram, patch_size), weights))
+    before, _ = reach(patch_size)
+    inside = spread[:, before : before + 5, before : before + 4]
+    assert_agrees(spread_along_diagonals(weights, patch_size, keep="map"), np.asarray(inside))
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 3, 5])

@@ -128,17 +128,8 @@ def spread_along_diagonals(weights: jax.Array, patch_size: int, keep: Literal["m
     The patch of query y starts at row y - before, so the row d of a patch is the row d - before of its query. `keep`
     says whether pixels outside the queries' map ("all", a halo of s - 1) are kept or dropped.
     """
-    before, _ = reach(patch_size)
-    for query_axis, key_axis in ((1, 3), (2, 4)):
-        size = weights.shape[query_axis]
-        shifted = []
-        for d in range(patch_size):
-            padding = [(0, 0)] * weights.ndim
-            padding[query_axis] = (d, patch_size - 1 - d)
-            padding[key_axis] = (d, patch_size - 1 - d)
-            moved = jnp.pad(weights, padding)
-            if keep == "map":
-                moved = jax.lax.slice_in_dim(moved, before, before + size, axis=query_axis)
-            shifted.append(moved)
-        weights = sum(shifted)
-    return weights
+    before, after = reach(patch_size)
+    halo = (patch_size - 1, patch_size - 1)
+    sides = (after, before) if keep == "map" else halo
+    # Padded once and then shifted: padding every shift by itself takes XLA nearly twice as long on a CPU.
+    return diagonal_sums(jnp.pad(weights, ((0, 0), sides, sides, halo, halo)), patch_size)
