@@ -339,7 +339,7 @@ def test_blocks_of_any_size_give_the_same(monkeypatch, patch_size, queries):
     """Tiles that do not divide the map, and halos wider than a tile; values and gradients."""
     features, mask = jax.random.normal(jax.random.key(0), (2, 9, 7, 4)), jnp.zeros((2, 9, 7)).at[:, 5:7, 4:6].set(1)
     temperature = jnp.array([0.1, 0.7])
-    monkeypatch.setattr(tiles, "_BLOCK_SCORES", queries * 9 * 7)
+    monkeypatch.setattr(tiles, "_queries_at_a_time", lambda *_: queries)
     results = []
     for method in ("gram", "blocked"):
 
@@ -369,7 +369,7 @@ def test_what_is_needed_does_not_depend_on_what_is_left_out(monkeypatch, patch_s
     """In tiles of 2 x 3 pixels, of which most are left out."""
     features, mask = jax.random.normal(jax.random.key(0), (2, 12, 14, 4)), jnp.zeros((2, 12, 14)).at[:, 5, 4].set(1)
     temperature, needed = jnp.array([0.1, 0.7]), jnp.zeros((2, 12, 14)).at[0, 7:9, 3:6].set(1).at[1, 0, 13].set(1)
-    monkeypatch.setattr(tiles, "_BLOCK_SCORES", 6 * 12 * 14)
+    monkeypatch.setattr(tiles, "_queries_at_a_time", lambda *_: 6)
     whole, part = (
         masked_patch_attention(features, mask, temperature, patch_size=patch_size, method="blocked", needed=wanted)
         for wanted in (None, needed)

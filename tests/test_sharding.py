@@ -12,6 +12,7 @@ PROGRAM = """
 import sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from inpaint_jax.losses import LossWeights
+from inpaint_jax.nets import attention, tiles
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.training import sharding
@@ -19,7 +20,9 @@ from inpaint_jax.training.state import create_state
 from inpaint_jax.training.steps import make_train_step
 
 mesh = sharding.data_mesh()
-adversarial = sys.argv[1]
+adversarial, attention_method = sys.argv[1:]
+if attention_method == "tiles":  # of four queries, as large maps are refined
+    attention._LARGEST_GRAM, tiles._queries_at_a_time = 0, lambda *_: 4
 discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=adversarial == "hinge")
 parts = Generator(width=4), discriminator, optax.sgd(1e-2), optax.sgd(1e-2)
 state = jax.jit(
@@ -41,10 +44,10 @@ if adversarial == "wgan_gp":  # whose random numbers must not depend on the devi
 """
 
 
-@pytest.mark.parametrize("adversarial", ["hinge", "wgan_gp"])
-def test_no_image_moves_between_devices(adversarial):
+@pytest.mark.parametrize(("adversarial", "attention"), [("hinge", "gram"), ("hinge", "tiles"), ("wgan_gp", "gram")])
+def test_no_image_moves_between_devices(adversarial, attention):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, adversarial],
+        [sys.executable, "-c", PROGRAM, adversarial, attention],
         cwd=REPOSITORY,
         env={**os.environ, **several_devices(2), "PYTHONPATH": "."},
         capture_output=True,

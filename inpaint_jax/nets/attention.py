@@ -22,11 +22,13 @@ from inpaint_jax.nets.patches import (
     roll,
     unroll,
 )
-from inpaint_jax.nets.tiles import attend_by_tiles
+from inpaint_jax.nets.tiles import attend_by_tiles, on_a_lone_cpu
 
 METHODS = ("auto", "unrolled", "gram", "blocked")
 
-# "auto" goes by blocks where the scores of one sample are more than this: from maps of 77 x 77 on.
+# Scores up to which "auto" holds all of them at once. On a lone CPU those of the whole batch, 4 MB in float32: what
+# its caches hold. Elsewhere those of a sample, from maps of 77 x 77 on; not measured there yet.
+_LARGEST_GRAM_CPU = 2**20
 _LARGEST_GRAM = 2**25
 
 
@@ -64,7 +66,8 @@ def masked_patch_attention(
         method: "unrolled" is Algorithm 1 to the letter; "gram" gives the same numbers from inner products of
             pixels, with s*s times fewer multiplications; "blocked" does the latter for one tile of queries after
             the other, so that memory is linear in H·W, backwards too (by computing each tile again); "auto" is
-            "gram" up to 2^25 scores a sample (maps of 76 x 76), "blocked" beyond.
+            "gram" for few scores and "blocked" for many. Few are, on a CPU, 2^20 in all, which its caches hold;
+            elsewhere 2^25 a sample (maps of 76 x 76).
         needed: [B, H, W], 1 (or True) where the result will be looked at; everywhere by default. "blocked" leaves out
             the tiles that hold no such pixel, and what it hands back there is not the result.
 
@@ -84,8 +87,10 @@ def masked_patch_attention(
         raise ValueError(f"Unknown attention method {method!r}; choose one of {', '.join(METHODS)}.")
     temperature = keep_from_zero(temperature, 2.0 / mask_bias)
     if method == "auto":
-        _, height, width, _ = features.shape
-        method = "gram" if (height * width) ** 2 <= _LARGEST_GRAM else "blocked"
+        batch, height, width, _ = features.shape
+        scores = (height * width) ** 2
+        few = batch * scores <= _LARGEST_GRAM_CPU if on_a_lone_cpu() else scores <= _LARGEST_GRAM
+        method = "gram" if few else "blocked"
     if method == "blocked":
         valid = valid_keys(mask, patch_size)
         return attend_by_tiles(features, valid, temperature, needed, patch_size=patch_size, mask_bias=mask_bias)

@@ -1,15 +1,20 @@
 """Equations (7)-(11) for one tile of queries after the other: memory linear in H·W, backwards too."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from inpaint_jax.nets.patches import coverage, inverse_norm, patch_products, reach, spread_along_diagonals
 
-# Scores held at a time: 64 MB in float32, and as much again for each pass that XLA does not fuse.
-_BLOCK_SCORES = 2**24
+# On a CPU, 16 x 16 queries: their scores for a 64 x 64 map are 4 MB and stay in its caches. Milliseconds for one head
+# of 48 channels at 64 x 64, forward / gradient, by queries at a time (2 cores with AVX-512, float32):
+#     all at once ("gram") 87 / 367, 32 x 32 78 / 405, 22 x 23 67 / 377, 16 x 16 59 / 316, 11 x 11 70 / 308.
+# At 128 x 128, forward: 32 x 32 1089, 16 x 16 1112, 11 x 11 1383, 8 x 8 1363: a halo of s - 1 is computed twice.
+_CPU_QUERIES = 256
+# Elsewhere as many as give this many scores for all samples together: 64 MB in float32, and as much again for each
+# pass that XLA does not fuse. Not measured yet.
+_SCORES = 2**24
 
 
 def attend_by_tiles(
@@ -21,7 +26,10 @@ def attend_by_tiles(
     patch_size: int,
     mask_bias: float,
 ) -> jax.Array:
-    """Refines a map for one sample and one tile of queries at a time; see `attention.masked_patch_attention`.
+    """Refines maps one tile of queries at a time; see `attention.masked_patch_attention`.
+
+    A lone CPU takes one sample after the other, which is easier on its caches. Other devices take all samples
+    together, so that each keeps to its own share of a batch.
 
     Args:
         features: [B, H, W, C'].
@@ -34,69 +42,84 @@ def attend_by_tiles(
     Returns:
         [B, H, W, C'].
     """
-    _, height, width, _ = features.shape
-    tile = _tile_shape(height, width)
-    refine = partial(_refine_by_tiles, patch_size=patch_size, mask_bias=mask_bias, tile=tile)
-    return jax.lax.map(lambda sample: refine(*sample), (features, valid, temperature, needed))
+    samples = (features, valid, temperature, needed)
+    if len(features) == 1 or not on_a_lone_cpu():
+        return _refine(*samples, patch_size, mask_bias)
+
+    def refine_one(sample: tuple[jax.Array | None, ...]) -> jax.Array:
+        return _refine(*(None if x is None else x[None] for x in sample), patch_size, mask_bias)[0]
+
+    return jax.lax.map(refine_one, samples)
 
 
-def _tile_shape(height: int, width: int) -> tuple[int, int]:
+def on_a_lone_cpu() -> bool:
+    """Whether programs run on one CPU device by default."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def _queries_at_a_time(batch: int, keys: int) -> int:
+    return _CPU_QUERIES if jax.default_backend() == "cpu" else max(1, _SCORES // (batch * keys))
+
+
+def _tile_shape(batch: int, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of the queries that are worked on together, as square as the map allows."""
-    queries = max(1, _BLOCK_SCORES // (height * width))
+    queries = _queries_at_a_time(batch, height * width)
     rows = min(height, max(1, math.isqrt(queries)))
     return rows, min(width, max(1, queries // rows))
 
 
-def _refine_by_tiles(
+def _refine(
     features: jax.Array,
     valid: jax.Array,
     temperature: jax.Array,
     needed: jax.Array | None,
-    *,
     patch_size: int,
     mask_bias: float,
-    tile: tuple[int, int],
 ) -> jax.Array:
-    """One sample: features [H, W, C], valid keys [H-s+1, W-s+1], temperature, needed [H, W] -> [H, W, C]."""
-    height, width, channels = features.shape
+    """As `attend_by_tiles`, all samples at once."""
+    batch, height, width, channels = features.shape
+    tile = _tile_shape(batch, height, width)
     before, after = reach(patch_size)
     halo = patch_size - 1
     counts = tuple(-(-side // step) for side, step in zip((height, width), tile))
-    padded_sides = tuple(count * step for count, step in zip(counts, tile))
-    spare = tuple(padded - side for padded, side in zip(padded_sides, (height, width)))
-    padded = jnp.pad(features, [(before, after + spare[0]), (before, after + spare[1]), (0, 0)])
-    inverse_key_norm = inverse_norm(features[None], patch_size)[0]
+    spare = tuple(count * step - side for count, step, side in zip(counts, tile, (height, width)))
+    sides = [(before, after + spare[0]), (before, after + spare[1])]
+    padded = jnp.pad(features, [(0, 0), *sides, (0, 0)])
+    inverse_key_norm = inverse_norm(features, patch_size)[:, None, None]
+    valid, temperature = valid[:, None, None], temperature[:, None, None, None, None]
     # A tile of queries is needed if one of the pixels is that its patches touch; laid out like `padded`.
-    if needed is not None:
-        reached = jnp.pad(needed > 0, [(before, after + spare[0]), (before, after + spare[1])])
+    reached = None if needed is None else jnp.pad((needed > 0).any(axis=0), sides)
 
     def refine_tile(corner: jax.Array) -> jax.Array:
         top, left = corner
-        pixels = jax.lax.dynamic_slice(padded, (top, left, 0), (tile[0] + halo, tile[1] + halo, channels))[None]
-        s = patch_products(pixels, features[None], patch_size)[0]
-        s = s * (inverse_norm(pixels, patch_size)[0, :, :, None, None] * inverse_key_norm)
+        size = (batch, tile[0] + halo, tile[1] + halo, channels)
+        pixels = jax.lax.dynamic_slice(padded, (0, top, left, 0), size)
+        inverse_query_norm = inverse_norm(pixels, patch_size)[:, :, :, None, None]
+        s = patch_products(pixels, features, patch_size) * (inverse_query_norm * inverse_key_norm)
         weights = jax.nn.softmax(jnp.where(valid, s / temperature, -mask_bias), axis=(-2, -1))
         # Queries of the last tiles that lie outside the map lay down nothing.
         inside = (top + jnp.arange(tile[0]) < height)[:, None] & (left + jnp.arange(tile[1]) < width)
         weights = (weights * inside[:, :, None, None]).astype(features.dtype)
-        spread = spread_along_diagonals(weights[None], patch_size, keep="all")[0]
-        return jnp.einsum("yxij,ijc->yxc", spread, features)
+        spread = spread_along_diagonals(weights, patch_size, keep="all")
+        return jnp.einsum("byxij,bijc->byxc", spread, features)
 
     # The backward pass computes a tile again instead of keeping its scores.
     @jax.checkpoint
     def refine_if_needed(corner: jax.Array) -> jax.Array:
-        if needed is None:
+        if reached is None:
             return refine_tile(corner)
         shape = (tile[0] + halo, tile[1] + halo)
         touched = jax.lax.dynamic_slice(reached, corner, shape).any()
-        return jax.lax.cond(touched, refine_tile, lambda _: jnp.zeros((*shape, channels), features.dtype), corner)
+        nothing = jnp.zeros((batch, *shape, channels), features.dtype)
+        return jax.lax.cond(touched, refine_tile, lambda _: nothing, corner)
 
     tops, lefts = (jnp.arange(count) * step for count, step in zip(counts, tile))
     corners = jnp.stack(jnp.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
     patches = jax.lax.map(refine_if_needed, corners)  # of the padded map: a tile and a halo around it
-    patches = patches.reshape(*counts, tile[0] + halo, tile[1] + halo, channels)
-    rolled = _join(_join(patches.transpose(0, 2, 1, 3, 4), tile[0]).transpose(1, 2, 0, 3), tile[1])
-    rolled = rolled.transpose(1, 0, 2)[before : before + height, before : before + width]
+    patches = patches.reshape(*counts, *patches.shape[1:])  # [rows of tiles, columns of tiles, B, y, x, C']
+    rolled = _join(patches.transpose(0, 3, 1, 4, 2, 5), tile[0])  # [y, columns of tiles, x, B, C']
+    rolled = _join(rolled.transpose(1, 2, 0, 3, 4), tile[1])  # [x, y, B, C']
+    rolled = rolled.transpose(2, 1, 0, 3)[:, before : before + height, before : before + width]
     return rolled / coverage(height, width, patch_size).astype(rolled.dtype)
 
 
