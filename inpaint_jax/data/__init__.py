@@ -1,1 +1,1 @@
-"""Photos, masks and the input pipeline; imports no jax, because worker processes import it again."""
+"""Photos, masks, sketches and the input pipeline; imports no jax, because worker processes import it again."""

@@ -136,6 +136,33 @@ def resize_and_crop(
     Raises:
       ValueError: an unknown rule, or a random crop without rng.
     """
+    image = resize_only(image, size, resize)
+    spare = np.array(image.shape[:2]) - size
+    if crop == "center":
+        top, left = spare // 2
+    elif crop == "random":
+        if rng is None:
+            raise ValueError('crop is "random" but rng is None; pass a numpy Generator.')
+        top, left = rng.integers(spare + 1)
+    else:
+        raise ValueError(f'crop is {crop!r}; use "random" or "center".')
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
+
+
+def resize_only(image: np.ndarray, size: int, resize: Resize = "shortest") -> np.ndarray:
+    """The first half of `resize_and_crop`, for what is to be cropped later: same rule, no crop.
+
+    Args:
+      image: uint8 [H, W, 3].
+      size: of the shortest side, or of both with "stretch".
+      resize: "shortest" or "stretch".
+
+    Returns:
+      uint8 [h, w, 3], h and w at least `size`.
+
+    Raises:
+      ValueError: an unknown rule.
+    """
     height, width = image.shape[:2]
     if resize == "stretch":
         target = (size, size)
@@ -148,14 +175,4 @@ def resize_and_crop(
     if target != (height, width):
         shrinks = target[0] <= height and target[1] <= width
         image = cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-
-    spare = np.array(target) - size
-    if crop == "center":
-        top, left = spare // 2
-    elif crop == "random":
-        if rng is None:
-            raise ValueError('crop is "random" but rng is None; pass a numpy Generator.')
-        top, left = rng.integers(spare + 1)
-    else:
-        raise ValueError(f'crop is {crop!r}; use "random" or "center".')
-    return np.ascontiguousarray(image[top : top + size, left : left + size])
+    return image

@@ -1,0 +1,222 @@
+"""Sketches against the reference, their properties, and the folder that keeps them."""
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from scipy import ndimage
+
+from inpaint_jax.data import sketches
+from inpaint_jax.data.sketches import MissingSketch, SketchStore, UnusableSketches, sketch_from_edges
+
+EIGHT = np.ones((3, 3), int)
+
+# ------------------------------------------------------------------------------------------------- one sketch
+
+
+@pytest.mark.parametrize("name", ["street_256crop", "bsds_100007"])
+def test_equals_the_reference(shared, name):
+    reference = np.load(shared / "reference" / f"pidinet_{name}.npz")
+    sketch = sketch_from_edges(reference["fused"])
+    assert sketch.dtype == bool
+    np.testing.assert_array_equal(sketch, reference["sketch_skeleton_skimage_zhang"])
+
+
+def random_edges(seed=0, shape=(160, 200)):
+    """Blobs of all sizes."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 3)
+    return ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lines_are_thin_and_lie_on_edges_of_the_same_components(seed):
+    edges = random_edges(seed)
+    sketch = sketch_from_edges(edges, 0.6, 40)
+    labels, count = ndimage.label(edges > 0.6, EIGHT)
+    sizes = np.bincount(labels.ravel())
+    large = np.arange(1, count + 1)[sizes[1:] >= 40]
+    assert 0 < len(large) < count  # there was something to drop
+    # Each large component keeps one connected line, and nothing else is there.
+    assert set(np.unique(labels[sketch])) == set(large)
+    assert ndimage.label(sketch, EIGHT)[1] == len(large)
+    full_squares = sketch[:-1, :-1] & sketch[1:, :-1] & sketch[:-1, 1:] & sketch[1:, 1:]
+    assert full_squares.sum() <= 0.01 * sketch.sum()
+    assert not (sketch[1:-1, 1:-1] & (ndimage.minimum_filter(sketch, 3)[1:-1, 1:-1])).any()
+
+
+def test_area_opening_counts_pixels_in_8_connectivity():
+    edges = np.zeros((64, 64), np.float32)
+    edges[np.arange(10, 20), np.arange(10, 20)] = 1  # ten pixels that touch at corners only
+    edges[40, 10:19] = 1  # nine in a row
+    sketch = sketch_from_edges(edges, min_size=10)
+    assert sketch[15, 15]
+    assert not sketch[40].any()
+    assert sketch_from_edges(edges, min_size=9)[40].any()
+    assert not sketch_from_edges(edges, min_size=11).any()
+
+
+@pytest.mark.parametrize("min_size", [0, 1])
+def test_nothing_is_dropped_from_one_pixel_on(min_size):
+    edges = np.zeros((16, 16), np.float32)
+    edges[5, 5] = 1
+    assert sketch_from_edges(edges, min_size=min_size)[5, 5]
+
+
+def test_an_edge_lies_above_the_threshold():
+    edges = np.zeros((64, 64), np.float32)
+    edges[20, :], edges[40, :] = 0.5, 0.75
+    assert sketch_from_edges(edges, 0.5, 10).any(axis=1).nonzero()[0].tolist() == [40]
+    assert sketch_from_edges(edges, 0.4, 10).any(axis=1).nonzero()[0].tolist() == [20, 40]
+    assert not sketch_from_edges(edges, 0.75, 10).any()
+
+
+def test_the_size_scales_with_the_area_of_the_square_if_asked():
+    edges = np.zeros((128, 300), np.float32)  # a quarter of the area: 25 pixels
+    edges[20, :24] = edges[60, :25] = 1
+    assert not sketch_from_edges(edges).any()
+    assert sketch_from_edges(edges, scaled=True).any(axis=1).nonzero()[0].tolist() == [60]
+    reference = random_edges(shape=(256, 300))
+    np.testing.assert_array_equal(sketch_from_edges(reference, 0.6), sketch_from_edges(reference, 0.6, scaled=True))
+
+
+@pytest.mark.parametrize("edges", [np.zeros((8, 8)), np.ones((1, 8), np.float16), np.zeros((0, 4), np.float32)])
+def test_maps_without_lines_and_of_any_float_type(edges):
+    assert sketch_from_edges(edges, min_size=9).shape == edges.shape
+
+
+def test_wrong_edge_maps_are_refused():
+    with pytest.raises(ValueError, match=r"\[H, W\]"):
+        sketch_from_edges(np.zeros((1, 8, 8), np.float32))
+    with pytest.raises(TypeError, match=r"floats in \[0, 1\]"):
+        sketch_from_edges(np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="NaN"):
+        sketch_from_edges(np.full((8, 8), np.nan))
+
+
+# ------------------------------------------------------------------------------------------------- folders of them
+
+
+@dataclasses.dataclass
+class Source:
+    """Photos that are only names."""
+
+    names: list[str]
+
+    def __len__(self):
+        return len(self.names)
+
+    def name(self, index):
+        return self.names[index]
+
+
+SETTINGS = {"data": "folder:photos", "size": 64, "resize": "shortest", "threshold": 0.65, "min_size": 100}
+
+
+def drawn(index):
+    """Sizes of their own, no multiples of 8 among them."""
+    return np.random.default_rng(index).random((5 + index, 9 + 3 * index)) < 0.2
+
+
+def write(folder, source, shards=None, unreadable=()):
+    missing = sketches.claim(folder, source, SETTINGS, shard_size=3)
+    for number, photos in missing.items():
+        if shards is None or number in shards:
+            records = [None if i in unreadable else sketches.pack(drawn(i)) for i in photos]
+            sketches.write_shard(folder, number, [source.name(i) for i in photos], records)
+    return missing
+
+
+def all_of(store):
+    return [store[index] for index in range(len(store))]
+
+
+@pytest.fixture
+def source():
+    return Source([f"street/{i}.jpg" for i in range(6)] + ["größe \udce4.png"])  # a byte that is no UTF-8, too
+
+
+def test_sketches_come_back_as_they_were(tmp_path, source):
+    assert write(tmp_path, source) == {0: range(3), 1: range(3, 6), 2: range(6, 7)}
+    store = pickle.loads(pickle.dumps(SketchStore(tmp_path)))
+    assert len(store) == 7
+    assert store.settings == SETTINGS
+    for index in (6, 0, 3, 2, 5, np.int64(4), 1):
+        sketch = store[index]
+        assert sketch.dtype == bool
+        np.testing.assert_array_equal(sketch, drawn(int(index)))
+    for index in (7, -1):
+        with pytest.raises(IndexError, match="7 photos"):
+            store[index]
+    assert write(tmp_path, source) == {}
+
+
+def test_photos_that_could_not_be_read_have_none(tmp_path, source):
+    write(tmp_path, source, unreadable=(1, 6))
+    store = SketchStore(tmp_path)
+    np.testing.assert_array_equal(store[2], drawn(2))
+    with pytest.raises(MissingSketch, match=r"street/1\.jpg has no sketch"):
+        store[1]
+
+
+def test_belongs_to_its_photos_wherever_they_are(tmp_path, source):
+    write(tmp_path, source)
+    store = SketchStore(tmp_path)
+    store.check(source, size=64, resize="shortest")
+    for other, fields, words in (
+        (Source(source.names[:-1]), {}, "sketches of 7 photos, but the data has 6"),
+        (Source([*source.names[:4], "street/5.jpg", "x", "y"]), {}, "number 4 is 'street/4.jpg' there"),
+        (source, {"size": 256}, "for size 64, not 256"),
+        (source, {"resize": "stretch"}, "for resize 'shortest', not 'stretch'"),
+    ):
+        with pytest.raises(UnusableSketches, match=words) as error:
+            store.check(other, **fields)
+        assert "\n" not in str(error.value)
+
+
+def test_an_unfinished_folder_is_refused_and_goes_on(tmp_path, source):
+    write(tmp_path, source, shards=[1])
+    with pytest.raises(UnusableSketches, match="unfinished, 2 of its 3 files are missing"):
+        SketchStore(tmp_path)
+    assert list(write(tmp_path, source)) == [0, 2]
+    np.testing.assert_array_equal(SketchStore(tmp_path)[6], drawn(6))
+
+
+def test_a_folder_of_other_sketches_is_refused(tmp_path, source):
+    write(tmp_path, source)
+    with pytest.raises(UnusableSketches, match=r"\(threshold: 0.65 there, 0.5 now\)"):
+        sketches.claim(tmp_path, source, SETTINGS | {"threshold": 0.5}, 3)
+    with pytest.raises(UnusableSketches, match="shard_size: 3 there, 4 now"):
+        sketches.claim(tmp_path, source, SETTINGS, 4)
+    with pytest.raises(UnusableSketches, match=r"names: .* there"):
+        sketches.claim(tmp_path, Source([*source.names[:-1], "other.png"]), SETTINGS, 3)
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(UnusableSketches, match=r"no index\.json"):
+        sketches.claim(tmp_path, source, SETTINGS, 3)
+
+
+def test_damage_is_one_sentence(tmp_path, source):
+    write(tmp_path, source)
+    path = tmp_path / "00001.sketches"
+    content = bytearray(path.read_bytes())
+    for damaged in (content[:300], content[:20], b"", content[:-160] + bytes(160)):
+        path.write_bytes(damaged)
+        with pytest.raises(UnusableSketches, match=r"00001\.sketches cannot be read .* delete it") as error:
+            all_of(SketchStore(tmp_path))
+        assert "\n" not in str(error.value)
+    for damaged in ("{", "[]", json.dumps({"format": 1})):
+        (tmp_path / "index.json").write_text(damaged)
+        with pytest.raises(UnusableSketches, match=r"index\.json is damaged"):
+            SketchStore(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no sketches in"):
+        SketchStore(tmp_path / "elsewhere")
+
+
+def test_reading_takes_neither_jax_nor_scikit_image():
+    code = "import sys, inpaint_jax.data.sketches; print({'jax', 'skimage', 'scipy'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
