@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "inpainting": "inference export data blending",
     "inference": "export checkpoints data visualize features nets",
     "export": "checkpoints",
+    "sketching": "data features compilation",
     # helpers of the loop, and its core
     "training": "training.steps training.state training.sharding visualize losses metrics features nets",
     "training.steps": "training.state training.sharding losses metrics features nets",
@@ -65,7 +66,7 @@ RULES = [
     Rule("no I/O in the nets, losses and metrics", "nets losses metrics", FILES, never_call="open print input"),
     Rule(
         "numpy only, worker processes import it again",
-        "data evaluation.classical evaluation.pairs",
+        "data evaluation.classical evaluation.pairs sketching.tasks",
         "jax jaxlib flax optax orbax chex clu",
     ),
     Rule("only writers knows clu's writers and TensorFlow", "*", "clu.metric_writers tensorflow", except_in="writers"),

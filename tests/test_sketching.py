@@ -1,0 +1,191 @@
+"""The sketching as a whole: real photos, the real network, real processes, kills included."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+
+import jax
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from inpaint_jax.data.images import resize_only
+from inpaint_jax.data.sketches import MissingSketch, SketchStore, sketch_from_edges
+from inpaint_jax.data.sources import open_source
+from inpaint_jax.features import pidinet
+from inpaint_jax.sketching import run
+
+BROKEN = 3
+
+
+@pytest.fixture(scope="module")
+def weights(shared):
+    return shared / "weights" / pidinet.PIDINET.name
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Photos of three shapes, one of them broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    source = open_source("skimage:train")
+    for i in range(24):
+        size = [(64, 64), (100, 64), (64, 80)][i % 3]
+        Image.fromarray(source[i]).resize(size).save(folder / f"{i:02d}.png")
+    (folder / f"{BROKEN:02d}.png").write_bytes(b"no photo")
+    return f"folder:{folder}"
+
+
+@pytest.fixture
+def settings(data, weights):
+    return run.Settings(data, size=64, min_size=200, weights=weights, workers=0, shard_size=3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, weights, tmp_path_factory):
+    """A run in this process, in batches."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "sketches"
+    run.make_sketches(folder, run.Settings(data, 64, min_size=200, weights=weights, workers=0, shard_size=3))
+    return folder
+
+
+def command(output, data, weights, *flags):
+    flags = [f"--data={data}", f"--output={output}", f"--weights={weights}", "--size=64", "--min_size=200", *flags]
+    return subprocess.Popen(
+        [sys.executable, "-m", "inpaint_jax.sketching", "--shard_size=3", *flags],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == code, text
+    return text
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_killed_command_goes_on_and_ends_alike(tmp_path, data, weights, undisturbed):
+    output = tmp_path / "sketches"
+    process = command(output, data, weights, "--workers=1")
+    while not list(output.glob("*.sketches")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate(timeout=60)  # until the workers, which share the pipe, are gone as well
+    done = len(list(output.glob("*.sketches")))
+    assert 1 <= done < 8
+
+    printed = finish(command(output, data, weights, "--workers=1"))
+    assert f"{3 * done} of 24 sketches are there" in printed
+    assert contents(output) == contents(undisturbed)
+
+    refused = finish(command(output, data, weights, "--threshold=0.5"), code=1)
+    assert refused.strip().splitlines()[-1].startswith(f"sketching: {output} holds sketches with other settings (thres")
+    assert "Traceback" not in refused
+
+
+def test_every_sketch_is_that_of_its_photo(data, weights, undisturbed):
+    """One by one; behind sides that are no multiples of 64 there is the mirror image."""
+    store, source, params = SketchStore(undisturbed), open_source(data), pidinet.load(weights)
+    store.check(source, size=64, resize="shortest")
+    lines = 0
+    for i in range(len(source)):
+        if i == BROKEN:
+            with pytest.raises(MissingSketch, match=r"03\.png"):
+                store[i]
+            continue
+        photo = resize_only(source[i], 64)
+        assert store[i].shape == photo.shape[:2]
+        height, width = photo.shape[:2]
+        padded = np.pad(photo, ((0, -height % 64), (0, -width % 64), (0, 0)), mode="symmetric")
+        edges = np.asarray(pidinet.edge_map(params, padded[None] / np.float32(255)))[0, :height, :width]
+        np.testing.assert_array_equal(store[i], sketch_from_edges(edges, min_size=200 / 16))
+        lines += store[i].any()
+    assert lines > 12
+
+
+def test_batches_change_nothing(tmp_path, settings, undisturbed):
+    one_by_one, batches = (
+        SketchStore(undisturbed),
+        run.make_sketches(tmp_path, dataclasses.replace(settings, batch_size=4, shard_size=24)),
+    )
+    for i in set(range(24)) - {BROKEN}:
+        assert (one_by_one[i] != batches[i]).mean() < 0.002  # a last bit may lift a pixel over the threshold
+
+
+def test_says_what_it_skipped_and_that_nothing_is_left(settings, undisturbed, tmp_path, caplog):
+    with caplog.at_level("INFO", "inpaint_jax"):
+        run.make_sketches(undisturbed, settings)
+        assert "Nothing to do" in caplog.text
+        run.make_sketches(tmp_path / "again", settings)
+    assert "Skipped 03.png" in caplog.text
+    assert "1 photos could not be read" in caplog.text
+
+
+def test_stretched_photos_are_square(tmp_path, settings):
+    store = run.make_sketches(tmp_path, dataclasses.replace(settings, resize="stretch"))
+    assert {store[i].shape for i in range(3)} == {(64, 64)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"data": "folder:nowhere"}, "no folder 'nowhere'"),
+        ({"data": "photos"}, "no known scheme"),
+        ({"weights": "nowhere.pth"}, "no file nowhere.pth"),
+        ({"resize": "crop"}, "shortest"),
+        ({"size": 7}, "at least 8, not 7"),
+        ({"threshold": 1.0}, "below 1"),
+        ({"min_size": -1.0}, "min_size must be at least 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"size": 128}, "[(]size: 64 there, 128 now"),
+        ({"min_size": 100}, "min_size: 200.0 there, 100.0 now"),
+        ({"data": "skimage:validation"}, "data: .*'skimage:validation' now"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(settings, undisturbed, fields, words):
+    before = contents(undisturbed)
+    with pytest.raises(run.SketchingError, match=words) as error:
+        run.make_sketches(undisturbed, dataclasses.replace(settings, **fields))
+    assert "\n" not in str(error.value)
+    assert contents(undisturbed) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fault", "words"),
+    [
+        (run.tasks, "record", BrokenProcessPool("it was killed"), "A worker process died.* goes on"),
+        (run.sketches, "write_shard", OSError(28, "No space left on device"), "No space left on device.*goes on"),
+        (
+            run.pidinet,
+            "edge_map",
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1 GB"),
+            "smaller --batch_size",
+        ),
+    ],
+)
+def test_what_stops_a_run_is_one_sentence(tmp_path, monkeypatch, settings, undisturbed, module, name, fault, words):
+    calls, untouched = iter(range(7)), getattr(module, name)
+
+    def fail_at_the_eighth(*args):
+        if next(calls, None) is None:
+            raise fault
+        return untouched(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, fail_at_the_eighth)
+        with pytest.raises(run.SketchingError, match=words):
+            run.make_sketches(tmp_path, settings)
+    run.make_sketches(tmp_path, settings)
+    assert contents(tmp_path) == contents(undisturbed)
