@@ -10,6 +10,7 @@ raised later, runs go on from where they ended.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -113,7 +114,9 @@ def train(name: str, arguments: argparse.Namespace) -> None:
 def evaluate(names: Sequence[str], arguments: argparse.Namespace) -> None:
     """All runs on the same photos and masks, by evaluate.py."""
     workdirs = ",".join(str(arguments.output / name) for name in names)
-    output = arguments.output / f"eval_{len(names)}_runs_{arguments.steps}_steps"
+    # Other runs or more steps are another evaluation, which --resume must not take for this one.
+    which = hashlib.sha256(" ".join([*names, str(arguments.steps)]).encode()).hexdigest()[:8]
+    output = arguments.output / f"evaluation_{which}"
     flags = (f"--workdir={workdirs}", f"--output={output}", f"--data={arguments.validation}")
     call("evaluate.py", *flags, f"--masks={arguments.masks}", "--fid=off", "--resume", "--methods=mean")
     (arguments.output / "metrics.json").write_text((output / "metrics.json").read_text())
@@ -126,17 +129,20 @@ def call(script: str, *flags: str, **fields: Any) -> None:
 
 
 def summarise(variants: Sequence[str], seeds: Sequence[int], output: Path) -> list[dict[str, Any]]:
-    """A row for every variant: means over the seeds, and what each seed gave."""
+    """A row for every variant with what each seed gave, all of it of the checkpoint with the lowest validation loss."""
     evaluated = json.loads((output / "metrics.json").read_text())["rows"]
     overall = {row["method"]: row for row in evaluated if row["bin"] == "all"}
     rows = []
     for variant in variants:
         runs = [f"{variant}_{seed}" for seed in seeds]
-        lines = {run: read_metrics(output / run) for run in runs}
+        best = {run: _best_validation(read_metrics(output / run)) for run in runs}
         each = {figure: [overall[run][figure] for run in runs] for figure in FIGURES}
-        each["hole_psnr"] = [_last(lines[run], "validation/hole_psnr") for run in runs]
-        each["images_per_second"] = [_median(lines[run], "images_per_second") for run in runs]
-        each["temperatures"] = [_temperatures(lines[run]) for run in runs]
+        each["step"] = [best[run]["step"] for run in runs]
+        each["hole_psnr"] = [best[run]["validation/hole_psnr"] for run in runs]
+        each["temperatures"] = [
+            [value for name, value in sorted(best[run].items()) if name.startswith("validation/temperature/")]
+            for run in runs
+        ]
         rows.append({"variant": variant, "changes": VARIANTS[variant], **each})
     return rows
 
@@ -144,8 +150,8 @@ def summarise(variants: Sequence[str], seeds: Sequence[int], output: Path) -> li
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table of docs/: means over the seeds, with the range in brackets."""
     lines = [
-        "| variant | PSNR ↑ | hole PSNR ↑ | SSIM ↑ | MAE ↓ | temperatures at the end |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| variant | PSNR ↑ | hole PSNR ↑ | SSIM ↑ | MAE ↓ | temperatures | of step |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         cells = [
@@ -155,7 +161,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             _cell(row["mae"], "{:.3f}"),
         ]
         temperatures = "; ".join(", ".join(f"{t:.2g}" for t in run) for run in row["temperatures"])
-        lines.append(f"| {row['variant']} | {' | '.join(cells)} | {temperatures} |")
+        steps = ", ".join(str(step) for step in row["step"])
+        lines.append(f"| {row['variant']} | {' | '.join(cells)} | {temperatures} | {steps} |")
     return "\n".join(lines) + "\n"
 
 
@@ -166,17 +173,9 @@ def _cell(values: Sequence[float], form: str) -> str:
     return f"{mean} ({form.format(min(values))} – {form.format(max(values))})"
 
 
-def _last(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    return [row[name] for row in rows if name in row][-1]
-
-
-def _median(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    return statistics.median(row[name] for row in rows if name in row)
-
-
-def _temperatures(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    names = sorted({name for row in rows for name in row if name.startswith("temperature/")})
-    return [_last(rows, name) for name in names]
+def _best_validation(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The line of the checkpoint that evaluate.py takes."""
+    return min((row for row in rows if "validation/loss" in row), key=lambda row: row["validation/loss"])
 
 
 if __name__ == "__main__":

@@ -190,6 +190,8 @@ class Inpainter:
         inputs = [None if x is None else self._put(x) for x in (images, holes, sketches)]
         if temperatures is not None:
             temperatures = np.asarray(temperatures, np.float32)
+            if not np.isfinite(temperatures).all():
+                raise ValueError("temperatures must be finite numbers.")
             heads = head_count(self.generator.attention, self.generator.heads)
             if temperatures.shape != (len(images), heads):
                 raise ValueError(

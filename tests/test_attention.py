@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inpaint_jax.nets import tiles
+from inpaint_jax.nets import attention, tiles
 from inpaint_jax.nets.attention import downsample_mask, masked_patch_attention
 from inpaint_jax.nets.patches import diagonal_sums, reach, spread_along_diagonals
 
@@ -209,15 +209,18 @@ def test_low_temperature_copies_the_best_patch(method):
 
 
 @each_method
-@pytest.mark.parametrize("temperature", [1.0, 0.1, 0.003])
-def test_bfloat16_features(method, temperature):
+@pytest.mark.parametrize(("temperature", "patch_size"), [(1.0, 3), (0.003, 3), (0.01, 5)])
+def test_bfloat16_features(method, temperature, patch_size):
     """Bfloat16 keeps 8 bits, a relative step of 2^-8 = 0.004; the bound is three of those steps, however cold."""
     features, mask, _ = sample(10, 10, channels=16)
     half, t = jnp.asarray(features, jnp.bfloat16), np.full(2, temperature, np.float32)
-    refined = refine(half, mask, t, method=method)
+    refined = refine(half, mask, t, patch_size=patch_size, method=method)
     assert refined.dtype == jnp.bfloat16
-    expected = reference.masked_patch_attention(np.asarray(half, np.float64), mask, t)
+    expected = reference.masked_patch_attention(np.asarray(half, np.float64), mask, t, patch_size)
     assert_agrees(refined, expected, 3 * 2**-8)
+    direction = np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
+    for gradient in gradients(half, t, mask, direction, patch_size=patch_size, method=method):
+        assert np.isfinite(np.asarray(gradient, np.float32)).all()
 
 
 @each_method
@@ -227,11 +230,34 @@ def test_jit_gives_the_same(method):
     assert_agrees(refine(features, mask, temperature, method=method), np.asarray(eager, np.float64), 1e-6)
 
 
-@pytest.mark.parametrize("size", [5, 12])
-def test_auto_is_one_of_them(size):
-    features, mask, temperature = sample(size, size)
-    refined = refine(features, mask, temperature, method="auto")
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_auto_is_one_of_them(monkeypatch, limit):
+    for name in ("_LARGEST_GRAM", "_LARGEST_GRAM_CPU"):
+        monkeypatch.setattr(attention, name, limit)
+    features, mask, temperature = sample(5, 6)
+    refined = masked_patch_attention(features, mask, temperature, method="auto")
     assert_agrees(refined, reference.masked_patch_attention(features, mask, temperature))
+    jaxpr = str(jax.make_jaxpr(masked_patch_attention)(features, mask, temperature))
+    assert ("scan" in jaxpr) == (limit == 0), "tiles are gone through in a loop"
+
+
+@each_method
+def test_below_zero_the_least_similar_win(method):
+    features, mask, _ = sample()
+    temperature = np.float32([-0.4, -2.0])
+    refined = refine(features, mask, temperature, method=method)
+    assert_agrees(refined, reference.masked_patch_attention(features, mask, temperature))
+
+
+@each_method
+def test_what_cannot_be_attended_to_is_refused(method):
+    features, mask, temperature = sample()
+    with pytest.raises(ValueError, match="floating point, not int32"):
+        masked_patch_attention(features.astype(np.int32), mask, temperature, method=method)
+    with pytest.raises(ValueError, match="needed must be as large as the mask"):
+        masked_patch_attention(features, mask, temperature, method=method, needed=mask[:, 1:])
+    with pytest.raises(ValueError, match="mask_bias must be positive"):
+        masked_patch_attention(features, mask, temperature, method=method, mask_bias=0)
 
 
 @each_method

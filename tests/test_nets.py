@@ -208,7 +208,8 @@ def test_what_is_far_from_the_hole_may_be_left_out(tiny, monkeypatch, margin):
     generator, params, *_ = tiny
     image = jax.random.uniform(jax.random.key(2), (1, 96, 96, 3))
     mask = jnp.zeros((1, 96, 96)).at[0, 8:13, 70:75].set(1).at[0, 90, 3].set(1)
-    monkeypatch.setattr(attention, "_LARGEST_GRAM_CPU", 0)
+    for name in ("_LARGEST_GRAM", "_LARGEST_GRAM_CPU"):
+        monkeypatch.setattr(attention, name, 0)
     monkeypatch.setattr(tiles, "_queries_at_a_time", lambda *_: 1)
     # New functions: what is cached of others was traced with other numbers.
     whole = jax.jit(lambda *args: generator.apply(*args))(params, image, mask)

@@ -37,10 +37,10 @@ step = make_train_step(*parts, LossWeights(perceptual=0.0), crop_size=16, advers
 sharded = sharding.put_batch(batch, mesh)
 compiled = jax.jit(step, out_shardings=sharding.replicated(mesh)).lower(state, sharded, None).compile()
 print(compiled.as_text())
-if adversarial == "wgan_gp":  # whose random numbers must not depend on the devices either
-    alone = jax.jit(step)(jax.device_put(state, jax.devices()[0]), batch, None)
-    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)
-    jax.tree.map(close, alone, compiled(state, sharded, None))
+# The random numbers of WGAN-GP must not depend on the devices either.
+alone = jax.jit(step)(jax.device_put(state, jax.devices()[0]), batch, None)
+close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
+jax.tree.map(close, alone, compiled(state, sharded, None))
 """
 
 

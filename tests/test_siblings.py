@@ -95,12 +95,14 @@ def test_unknown_options_are_one_sentence():
 def test_the_rest_of_the_network_stays(generators, kind):
     """Outside the attention itself the parameters are those of the paper's model, by name and by value."""
     made, *_ = generators
-    branch = lambda params: params["params"]["refinement"]["attention_branch"]  # noqa: E731
-    ours, theirs = made["mhtma"][1], made[kind][1]
-    strip = lambda tree: {k: v for k, v in branch(tree).items() if k.startswith("GatedConv")}  # noqa: E731
-    assert jax.tree.map(jnp.shape, strip(ours)) == jax.tree.map(jnp.shape, strip(theirs))
-    for part in ("coarse",):
-        jax.tree.map(np.testing.assert_array_equal, ours["params"][part], theirs["params"][part])
+
+    def rest(kind):
+        leaves = jax.tree.leaves_with_path(made[kind][1]["params"])
+        named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        return {name: leaf for name, leaf in named.items() if "mhtma" not in name and "atma" not in name}
+
+    assert rest("mhtma").keys() == rest(kind).keys()
+    jax.tree.map(np.testing.assert_array_equal, rest("mhtma"), rest(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,10 +130,20 @@ def test_branches_and_heads_can_be_switched_off(generators):
         np.testing.assert_allclose(outputs.coarse, whole.coarse, atol=1e-6)
         assert float(jnp.abs(outputs.refined - whole.refined).max()) > 1e-3, off
 
-    silent = jax.tree.map(lambda leaf: leaf, params)  # what fusion reads of the branch that is off
-    kernel = silent["params"]["refinement"]["fusion"]["conv"]["kernel"]
-    silent["params"]["refinement"]["fusion"]["conv"]["kernel"] = kernel.at[:, :, 16:].set(0)
-    np.testing.assert_allclose(apply(silent, image, mask).refined, results["attention"].refined, atol=1e-5)
+    # The same as if what reads the part that is off had weights of zero for its channels.
+    readers = {
+        "convolution": (("fusion",), slice(0, 16)),
+        "attention": (("fusion",), slice(16, 32)),
+        "head_0": (("attention_branch", "GatedConv_6"), slice(0, 8)),
+        "head_1": (("attention_branch", "GatedConv_6"), slice(8, 16)),
+    }
+    for off, (path, channels) in readers.items():
+        deaf = jax.tree.map(lambda leaf: leaf, params)
+        layer = deaf["params"]["refinement"]
+        for name in path:
+            layer = layer[name]
+        layer["conv"]["kernel"] = layer["conv"]["kernel"].at[:, :, channels].set(0)
+        np.testing.assert_allclose(apply(deaf, image, mask).refined, results[off].refined, atol=1e-5, err_msg=off)
 
 
 @pytest.mark.parametrize("kind", ["mhtma", "atma"])
@@ -141,6 +153,15 @@ def test_unknown_switches_are_named(generators, kind):
     for off in ("head_2", "discriminator", "head"):
         with pytest.raises(ValueError, match=f"no '{off}' to do without"):
             jax.eval_shape(lambda off=off: generator.apply(params, image, mask, without=(off,)))
+
+
+@pytest.mark.parametrize("kind", ["mhtma", "contextual"])
+def test_temperatures_of_another_shape_are_refused(generators, kind):
+    made, image, mask = generators
+    generator, params = made[kind]
+    for shape in ((2,), (2, 3), (1, 2)):
+        with pytest.raises(ValueError, match="temperatures must be one for each image and head"):
+            jax.eval_shape(lambda shape=shape: generator.apply(params, image, mask, temperatures=jnp.ones(shape)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

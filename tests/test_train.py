@@ -245,13 +245,17 @@ def test_workdir_of_another_config_is_refused(finished, make_config):
 
 
 def test_a_run_from_before_a_field_goes_on(tiny_workdir, make_config, tmp_path):
-    """Its config does not say which adversarial loss it has: it is the one that there was."""
+    """Its config does not say which adversarial loss and attention it has: they are those that there were."""
     old = shutil.copytree(tiny_workdir, tmp_path / "run")
     config = json.loads((old / "config.json").read_text())
     del config["loss"]["adversarial"], config["loss"]["gradient_penalty_weight"]
+    for name in ("attention", "constant_temperature", "temperature_activation"):
+        del config["model"][name]
     (old / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"another config \(loss.adversarial: 'hinge' there, 'wgan_gp' now\)"):
         loop.train(make_config(loss__adversarial="wgan_gp"), old)
+    with pytest.raises(ValueError, match=r"\(model.attention: 'mhtma' there, 'atma' now\)"):
+        loop.train(make_config(model__attention="atma"), old)
     loop.train(make_config(train__max_steps=3, train__samples=0), old)
     assert read_metrics(old)[-1]["step"] == 3
     assert json.loads((old / "config.json").read_text())["loss"]["adversarial"] == "hinge"

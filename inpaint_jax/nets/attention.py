@@ -22,14 +22,14 @@ from inpaint_jax.nets.patches import (
     roll,
     unroll,
 )
-from inpaint_jax.nets.tiles import attend_by_tiles, on_a_lone_cpu
+from inpaint_jax.nets.tiles import attend_by_tiles, on_a_lone_cpu, samples_per_device
 
 METHODS = ("auto", "unrolled", "gram", "blocked")
 
-# Scores up to which "auto" holds all of them at once. On a lone CPU those of the whole batch, 4 MB in float32: what
-# its caches hold. Elsewhere those of a sample, from maps of 77 x 77 on; not measured there yet.
+# Up to so many scores of all samples on a device "auto" holds them all at once. On a lone CPU 4 MB in float32, which
+# its caches hold; elsewhere 512 MB, of 8 samples with 64 x 64 maps. The latter is not measured yet.
 _LARGEST_GRAM_CPU = 2**20
-_LARGEST_GRAM = 2**25
+_LARGEST_GRAM = 2**27
 
 
 def masked_patch_attention(
@@ -56,8 +56,8 @@ def masked_patch_attention(
     Args:
         features: [B, H, W, C'] embedded features F_e, float32 or bfloat16.
         mask: [B, H, W], 1 (or True) = missing, at the resolution of the features; see `downsample_mask`.
-        temperature: [B], > 0. Low is hard (copies the nearest patch), high is soft (averages them all). What is
-            below 2 / mask_bias is taken as 2 / mask_bias: there S / t would reach the bias, and missing keys could
+        temperature: [B], normally > 0. Low is hard (copies the nearest patch), high is soft (averages them all). What
+            is below 2 / mask_bias is taken as that: at 1 / mask_bias S / t would reach the bias, and missing keys could
             win. (A temperature down there has no gradient; nor has, in float32, any that is low enough to make
             every choice certain.) Within 1e-4 .. 1e4 the default bias leaves every temperature as it is. Below zero,
             where a LeakyReLU head may lead, eq. (9) prefers the *least* similar patches, and so does this.
@@ -66,21 +66,24 @@ def masked_patch_attention(
         method: "unrolled" is Algorithm 1 to the letter; "gram" gives the same numbers from inner products of
             pixels, with s*s times fewer multiplications; "blocked" does the latter for one tile of queries after
             the other, so that memory is linear in H·W, backwards too (by computing each tile again); "auto" is
-            "gram" for few scores and "blocked" for many. Few are, on a CPU, 2^20 in all, which its caches hold;
-            elsewhere 2^25 a sample (maps of 76 x 76).
+            "gram" for few scores and "blocked" for many. Few are 2^27 on each device (8 samples with 64 x 64 maps),
+            and 2^20 where that is one CPU.
         needed: [B, H, W], 1 (or True) where the result will be looked at; everywhere by default. "blocked" leaves out
-            the tiles that hold no such pixel, and what it hands back there is not the result.
+            tiles that hold no such pixel, and what it hands back there is not the result.
 
     Returns:
-        [B, H, W, C'] refined features F_r, in the dtype of `features`. In float32 all methods agree with the equations
-        within 1e-5 of the largest value. Scores and softmax of bfloat16 features are float32 too, so that the result
-        is within three steps of bfloat16 (3 · 2^-8) of the largest value at any temperature.
+        [B, H, W, C'] refined features F_r, in the dtype of `features`; products are taken in full precision on every
+        device. In float32 all methods are within 1e-5 of the largest value of what the equations say, or 4e-7 / t if
+        that is more: S is rounded, and S / t magnifies it where keys are as good as tied. Scores, softmax and sums of
+        bfloat16 features are float32 too, so that they end within three steps of bfloat16 (3 · 2^-8) at any t.
 
     Raises:
-        ValueError: shapes do not fit together, the patch does not fit into the map, the bias is not positive, or
-            the method is unknown.
+        ValueError: shapes do not fit together, the features are not floating point, the patch does not fit into the
+            map, the bias is not positive, or the method is unknown.
     """
     check_inputs(features, mask, temperature, patch_size)
+    if needed is not None and needed.shape != mask.shape:
+        raise ValueError(f"needed must be as large as the mask, of shape {mask.shape}, not {needed.shape}.")
     if mask_bias <= 0:
         raise ValueError(f"mask_bias must be positive, well above 1 / temperature, not {mask_bias}.")
     if method not in METHODS:
@@ -88,9 +91,8 @@ def masked_patch_attention(
     temperature = keep_from_zero(temperature, 2.0 / mask_bias)
     if method == "auto":
         batch, height, width, _ = features.shape
-        scores = (height * width) ** 2
-        few = batch * scores <= _LARGEST_GRAM_CPU if on_a_lone_cpu() else scores <= _LARGEST_GRAM
-        method = "gram" if few else "blocked"
+        scores = samples_per_device(batch) * (height * width) ** 2
+        method = "gram" if scores <= (_LARGEST_GRAM_CPU if on_a_lone_cpu() else _LARGEST_GRAM) else "blocked"
     if method == "blocked":
         valid = valid_keys(mask, patch_size)
         return attend_by_tiles(features, valid, temperature, needed, patch_size=patch_size, mask_bias=mask_bias)
@@ -102,7 +104,7 @@ def masked_patch_attention(
     valid = valid_keys(mask, patch_size)[:, None, None]  # eq. (8)
     masked = jnp.where(valid, s / temperature[:, None, None, None, None], -mask_bias)  # eq. (9)
     weights = jax.nn.softmax(masked, axis=(-2, -1))  # eq. (10), in float32
-    return mix(weights.astype(features.dtype), features, patch_size)  # eq. (11) and rolling
+    return mix(weights.astype(features.dtype), features, patch_size)  # eq. (11) and rolling, in float32
 
 
 def keep_from_zero(temperature: jax.Array, smallest: float) -> jax.Array:
@@ -145,9 +147,11 @@ def valid_keys(mask: jax.Array, patch_size: int) -> jax.Array:
 
 
 def check_inputs(features: jax.Array, mask: jax.Array, temperature: jax.Array, patch_size: int) -> None:
-    """Raises ValueError, in one sentence, where shapes do not fit together or the patch not into the map."""
+    """Raises ValueError, in one sentence, where types or shapes do not fit together or the patch not into the map."""
     if features.ndim != 4:
         raise ValueError(f"features must be [batch, height, width, channels], not of shape {features.shape}.")
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(f"features must be floating point, not {features.dtype}.")
     batch, height, width, _ = features.shape
     if mask.shape != (batch, height, width):
         raise ValueError(f"mask must be [batch, height, width] = {(batch, height, width)}, not {mask.shape}.")
@@ -164,8 +168,8 @@ def _unrolled_similarity(features: jax.Array, patch_size: int) -> jax.Array:
 
 
 def _unrolled_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
-    patches = jnp.einsum("byxij,bijpc->byxpc", weights, unroll(features, patch_size))
-    return roll(patches, patch_size)
+    patches = inner_products("byxij,bijpc->byxpc", weights, unroll(features, patch_size))
+    return roll(patches, patch_size).astype(features.dtype)
 
 
 def _gram_similarity(features: jax.Array, patch_size: int) -> jax.Array:

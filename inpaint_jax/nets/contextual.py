@@ -3,7 +3,7 @@ attention"). What MHTMA is compared with, and the matching inside ATMA.
 
 Three things set it apart from `attention.masked_patch_attention`: queries keep their length, because they are what a
 convolution slides over; scores of missing keys become 0 and their weights are struck out *after* the softmax, so that
-a query's weights sum to less than one; and the temperature is the same for all images, 1/10, unless one is given.
+a query's weights sum to one at most; and the temperature is the same for all images, 1/10, unless one is given.
 """
 
 import jax
@@ -55,6 +55,8 @@ def contextual_attention(
     Raises:
         ValueError: shapes do not fit together, the patch does not fit into the map, or the method is unknown.
     """
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r} of contextual attention; choose one of {', '.join(METHODS)}.")
     if temperature is None:
         temperature = jnp.full(features.shape[:1], TEMPERATURE)
     check_inputs(features, mask, temperature, patch_size)
@@ -62,8 +64,6 @@ def contextual_attention(
     valid = valid_keys(mask, patch_size).astype(jnp.float32)  # line 5
     if method == "loop":
         return jax.lax.map(lambda sample: _one_sample(*sample, patch_size), (features, valid, temperature))
-    if method != "batched":
-        raise ValueError(f"Unknown method {method!r} of contextual attention; choose one of {', '.join(METHODS)}.")
     keys = inverse_norm(features, patch_size)[:, None, None]
     s = patch_products(pad(features, patch_size), features, patch_size) * keys  # lines 2-4: [B, H, W, H-s+1, W-s+1]
     valid = valid[:, None, None]

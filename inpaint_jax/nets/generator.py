@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from inpaint_jax.nets.attention import downsample_mask
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
-from inpaint_jax.nets.mhtma import make_attention
+from inpaint_jax.nets.mhtma import head_count, make_attention
 
 # The hole is filled with the ImageNet mean colour (Section IV-B).
 HOLE_COLOUR = (0.485, 0.456, 0.406)
@@ -98,7 +98,8 @@ class Generator(nn.Module):
             margin: how many pixels around the hole `refined` is looked at; None = everywhere. `completed` needs none.
                 On large images the attention then leaves out what is far from the hole.
             without: what the refinement is to do without, to see what it is good for (Fig. 8): "convolution",
-                "attention", "head_0", "head_1", ...; their features are zero.
+                "attention", "head_0", "head_1", ...; their features are zero. Which head is the cold one can differ
+                from image to image, and `temperatures` of the outputs tells.
             temperatures: [B, heads], to use instead of the learned ones.
 
         Returns:
@@ -107,6 +108,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: the shapes do not fit together, the width is odd, or there is nothing of a name in `without`.
         """
+        without = (without,) if isinstance(without, str) else without
         if self.width < 2 or self.width % 2:
             raise ValueError(f"width must be an even number of channels, not {self.width}.")
         _check(image, mask, sketch)
@@ -207,7 +209,7 @@ class RefinementNetwork(nn.Module):
         context, temperatures = AttentionBranch(**_fields(self), name="attention_branch")(
             x, hole, margin, without, temperatures
         )
-        heads = temperatures.shape[-1]
+        heads = head_count(self.attention, self.heads)
         if unknown := set(without) - {*_BRANCHES, *(f"head_{head}" for head in range(heads))}:
             raise ValueError(
                 f"There is no {min(unknown)!r} to do without; it is convolution, attention, or head_0 to "

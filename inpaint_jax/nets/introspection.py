@@ -1,7 +1,8 @@
 """Looking into masked patch attention: whom a query attends to, and what a temperature does to it (Fig. 1c-d).
 
-The same equations as `attention.masked_patch_attention`, for some queries only: memory grows with their number, never
-with the full matrix. What goes in comes from `Inpainter.attention_inputs`, or from any features.
+The same equations as `attention.masked_patch_attention`. `attention_weights` and `refined_patches` are for some queries
+only: besides the map's patches they hold those queries' rows of the matrix, never all of it. What goes in comes from
+`Inpainter.attention_inputs`, or from any features.
 """
 
 import jax
@@ -36,9 +37,12 @@ def attention_weights(
         `key_centre(s)` pixels further down and right.
 
     Raises:
-        ValueError: shapes do not fit together, or a query lies outside the map (where that can be known).
+        ValueError: shapes do not fit together, the bias is not positive, or a query lies outside the map (where that
+            can be known).
     """
     check_inputs(features, mask, temperature, patch_size)
+    if mask_bias <= 0:
+        raise ValueError(f"mask_bias must be positive, well above 1 / temperature, not {mask_bias}.")
     _check_queries(features, queries)
     temperature = keep_from_zero(temperature, 2.0 / mask_bias)
     kernels = _query_patches(features, queries, patch_size)  # n(Q) as kernels: a convolution is an inner product
@@ -82,6 +86,9 @@ def refined_patches(
 
     Returns:
         [T, B, Q, s*s*C'] float32, each patch flattened as `known_patches` does it.
+
+    Raises:
+        ValueError: as in `attention_weights`.
     """
     values = unroll(features.astype(jnp.float32), patch_size)
 
@@ -124,6 +131,9 @@ def refined_maps(
 
     Returns:
         [T, B, H, W, C'].
+
+    Raises:
+        ValueError: as in `masked_patch_attention`.
     """
 
     def at(temperature: jax.Array) -> jax.Array:

@@ -43,6 +43,9 @@ def make_attention(
         dtype: of the computation.
         name: of the module.
 
+    Returns:
+        a module (features, mask) -> (refined features, temperatures), see `MHTMA`.
+
     Raises:
         ValueError: the kind or the activation is unknown, or the constant temperature is not positive.
     """
@@ -50,7 +53,7 @@ def make_attention(
         raise ValueError(f"Unknown attention {kind!r}; choose one of {', '.join(KINDS)}.")
     if activation not in (None, *ACTIVATIONS):
         raise ValueError(f"Unknown temperature activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}.")
-    if constant_temperature is not None and constant_temperature <= 0:
+    if constant_temperature is not None and not constant_temperature > 0:
         raise ValueError(f"A constant temperature must be positive, not {constant_temperature}.")
     if kind == "contextual" and constant_temperature is None:
         constant_temperature = contextual.TEMPERATURE
@@ -110,15 +113,14 @@ class MHTMA(nn.Module):
             F_out [B, H, W, C], and the temperatures [B, heads] float32.
 
         Raises:
-            ValueError: the heads do not divide the channels.
+            ValueError: the heads do not divide the channels, or the given temperatures are not one for each.
         """
         channels = features.shape[-1]
         if channels % self.heads:
             raise ValueError(
                 f"{channels} channels do not divide over {self.heads} heads; choose another width or number."
             )
-        if temperatures is None:
-            temperatures = _temperatures(self, features)
+        temperatures = _temperatures(self, features, temperatures)
         refined = []
         for head in range(self.heads):
             embedded = nn.Dense(channels // self.heads, dtype=self.dtype, name=f"embedding_{head}")(features)  # F_dr
@@ -166,8 +168,7 @@ class ATMA(nn.Module):
         heads_off: Collection[int] = (),
     ) -> tuple[jax.Array, jax.Array]:
         """As of `MHTMA`; `needed` saves nothing here."""
-        if temperatures is None:
-            temperatures = _temperatures(self, features)
+        temperatures = _temperatures(self, features, temperatures)
         refined = [
             jnp.zeros_like(features)
             if head in heads_off
@@ -180,8 +181,12 @@ class ATMA(nn.Module):
         return nn.Dense(features.shape[-1], dtype=self.dtype, name="fusion")(together), temperatures
 
 
-def _temperatures(module: MHTMA | ATMA, features: jax.Array) -> jax.Array:
-    """[B, heads], learned unless constant."""
+def _temperatures(module: MHTMA | ATMA, features: jax.Array, given: jax.Array | None) -> jax.Array:
+    """[B, heads], learned unless given or constant."""
+    if given is not None:
+        if given.shape != (one_each := (len(features), module.heads)):
+            raise ValueError(f"temperatures must be one for each image and head, {one_each}, not {given.shape}.")
+        return given
     if module.constant_temperature is not None:
         return jnp.full((len(features), module.heads), module.constant_temperature, jnp.float32)
     network = TemperatureNetwork(module.heads, activation=module.activation, dtype=module.dtype, name="temperature")

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-# Patches shorter than this count as zero vectors, which are similar to nothing (eq. 7 leaves 0/0 open).
+# Patches shorter than this lose their similarity to others as they shrink to nothing (eq. 7 leaves 0/0 open).
 _SMALLEST_NORM = 1e-6
 
 
@@ -30,7 +30,8 @@ def roll(patches: jax.Array, patch_size: int) -> jax.Array:
         patch_size: s.
 
     Returns:
-        [B, H, W, C]. What falls outside the map is dropped; a field of constant patches stays constant.
+        [B, H, W, C], in the dtype of `patches`. What falls outside the map is dropped; a field of constant patches
+        stays constant.
     """
     batch, height, width, _, channels = patches.shape
     before, after = reach(patch_size)
@@ -108,11 +109,11 @@ def mix_patches(weights: jax.Array, features: jax.Array, patch_size: int) -> jax
         patch_size: s.
 
     Returns:
-        [B, H, W, C].
+        [B, H, W, C], in the dtype of `features`.
     """
     _, height, width, _ = features.shape
-    mixed = jnp.einsum("byxij,bijc->byxc", spread_along_diagonals(weights, patch_size, keep="map"), features)
-    return mixed / coverage(height, width, patch_size).astype(mixed.dtype)
+    mixed = inner_products("byxij,bijc->byxc", spread_along_diagonals(weights, patch_size, keep="map"), features)
+    return (mixed / coverage(height, width, patch_size)).astype(features.dtype)
 
 
 def diagonal_sums(gram: jax.Array, patch_size: int) -> jax.Array:

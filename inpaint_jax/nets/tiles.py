@@ -1,19 +1,27 @@
 """Equations (7)-(11) for one tile of queries after the other: memory linear in H·W, backwards too."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from inpaint_jax.nets.patches import coverage, inverse_norm, patch_products, reach, spread_along_diagonals
+from inpaint_jax.nets.patches import (
+    coverage,
+    inner_products,
+    inverse_norm,
+    patch_products,
+    reach,
+    spread_along_diagonals,
+)
 
 # On a CPU, 16 x 16 queries: their scores for a 64 x 64 map are 4 MB and stay in its caches. Milliseconds for one head
 # of 48 channels at 64 x 64, forward / gradient, by queries at a time (2 cores with AVX-512, float32):
 #     all at once ("gram") 87 / 367, 32 x 32 78 / 405, 22 x 23 67 / 377, 16 x 16 59 / 316, 11 x 11 70 / 308.
 # At 128 x 128, forward: 32 x 32 1089, 16 x 16 1112, 11 x 11 1383, 8 x 8 1363: a halo of s - 1 is computed twice.
 _CPU_QUERIES = 256
-# Elsewhere as many as give this many scores for all samples together: 64 MB in float32, and as much again for each
-# pass that XLA does not fuse. Not measured yet.
+# Elsewhere as many as give this many scores for all samples of a device together, 64 MB in float32 and as much again
+# for each pass that XLA does not fuse; but no fewer than on a CPU. Not measured yet.
 _SCORES = 2**24
 
 
@@ -29,7 +37,7 @@ def attend_by_tiles(
     """Refines maps one tile of queries at a time; see `attention.masked_patch_attention`.
 
     A lone CPU takes one sample after the other, which is easier on its caches. Other devices take all samples
-    together, so that each keeps to its own share of a batch.
+    together, so that each keeps to its own share of a batch; a tile is then left out only if no sample needs it.
 
     Args:
         features: [B, H, W, C'].
@@ -53,12 +61,19 @@ def attend_by_tiles(
 
 
 def on_a_lone_cpu() -> bool:
-    """Whether programs run on one CPU device by default."""
+    """Whether programs run on one CPU device, as far as jax's default tells while they are traced."""
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
+def samples_per_device(batch: int) -> int:
+    """How many samples of a batch each device has, if the batch is split over all of them."""
+    return -(-batch // jax.device_count())
+
+
 def _queries_at_a_time(batch: int, keys: int) -> int:
-    return _CPU_QUERIES if jax.default_backend() == "cpu" else max(1, _SCORES // (batch * keys))
+    if jax.default_backend() == "cpu":
+        return _CPU_QUERIES
+    return max(_CPU_QUERIES, _SCORES // max(1, samples_per_device(batch) * keys))
 
 
 def _tile_shape(batch: int, height: int, width: int) -> tuple[int, int]:
@@ -101,16 +116,16 @@ def _refine(
         inside = (top + jnp.arange(tile[0]) < height)[:, None] & (left + jnp.arange(tile[1]) < width)
         weights = (weights * inside[:, :, None, None]).astype(features.dtype)
         spread = spread_along_diagonals(weights, patch_size, keep="all")
-        return jnp.einsum("byxij,bijc->byxc", spread, features)
+        return inner_products("byxij,bijc->byxc", spread, features)
 
-    # The backward pass computes a tile again instead of keeping its scores.
-    @jax.checkpoint
+    # The backward pass computes a tile again instead of keeping its scores. Within a loop XLA cannot merge the two.
+    @partial(jax.checkpoint, prevent_cse=False)
     def refine_if_needed(corner: jax.Array) -> jax.Array:
         if reached is None:
             return refine_tile(corner)
         shape = (tile[0] + halo, tile[1] + halo)
         touched = jax.lax.dynamic_slice(reached, corner, shape).any()
-        nothing = jnp.zeros((batch, *shape, channels), features.dtype)
+        nothing = jnp.zeros((batch, *shape, channels), jnp.float32)
         return jax.lax.cond(touched, refine_tile, lambda _: nothing, corner)
 
     tops, lefts = (jnp.arange(count) * step for count, step in zip(counts, tile))
@@ -120,7 +135,7 @@ def _refine(
     rolled = _join(patches.transpose(0, 3, 1, 4, 2, 5), tile[0])  # [y, columns of tiles, x, B, C']
     rolled = _join(rolled.transpose(1, 2, 0, 3, 4), tile[1])  # [x, y, B, C']
     rolled = rolled.transpose(2, 1, 0, 3)[:, before : before + height, before : before + width]
-    return rolled / coverage(height, width, patch_size).astype(rolled.dtype)
+    return (rolled / coverage(height, width, patch_size)).astype(features.dtype)
 
 
 def _join(blocks: jax.Array, step: int) -> jax.Array:

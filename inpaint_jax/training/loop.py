@@ -122,6 +122,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         crop_size=crop_size,
         adversarial=config.loss.adversarial,
         gradient_penalty_weight=config.loss.gradient_penalty_weight,
+        seed=config.seed,
     )
     functions = _Functions(
         train=jax.jit(train_step, donate_argnums=0, out_shardings=everywhere),

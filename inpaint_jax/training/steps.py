@@ -27,6 +27,7 @@ def make_train_step(
     crop_size: int,
     adversarial: str = "hinge",
     gradient_penalty_weight: float = 10.0,
+    seed: int = 0,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step: the discriminator learns from this batch, then the generator from the new discriminator.
 
@@ -45,16 +46,19 @@ def make_train_step(
         crop_size: side of the discriminator's local crop.
         adversarial: one of `losses.ADVERSARIAL`.
         gradient_penalty_weight: lambda of WGAN-GP; "hinge" has no use for it.
+        seed: with the step, all that the images between real and completed ones depend on, in WGAN-GP.
 
     Returns:
         step(state, batch, vgg_params) -> (state, metrics). batch holds image uint8 [B, H, W, 3], mask [B, H, W] and
         crop int [B, 2]; vgg_params may be None if the perceptual weight is 0. Metrics are float32 scalars.
 
     Raises:
-        ValueError: there is no such adversarial loss.
+        ValueError: there is no such adversarial loss, or the discriminator is not made for it.
     """
     if adversarial not in losses.ADVERSARIAL:
         raise ValueError(f"adversarial must be {' or '.join(losses.ADVERSARIAL)}, not {adversarial!r}.")
+    if discriminator.spectral_norm != (adversarial == "hinge"):
+        raise ValueError("A discriminator has spectral norms for the hinge loss, and none for WGAN-GP.")
 
     def train_step(state: TrainState, batch: Batch, vgg_params: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         target = _to_float(batch["image"])
@@ -82,7 +86,7 @@ def make_train_step(
             if adversarial == "hinge":
                 return losses.hinge_discriminator_loss(real, fake).mean(), aux
             # The critic cuts the crop out of the image, so this is the slope through both of its branches.
-            between = _on_lines(completed, target, state.step)
+            between = _on_lines(completed, target, seed, state.step)
             slope = jax.grad(lambda x: criticise(params, state.spectral, x, update_stats=False).sum())(between)
             aux["penalty"] = losses.gradient_penalty(slope, batch["mask"]).mean()
             return losses.wasserstein_critic_loss(real, fake).mean() + gradient_penalty_weight * aux["penalty"], aux
@@ -186,12 +190,12 @@ def _reconstruction_terms(
     return terms
 
 
-def _on_lines(start: jax.Array, end: jax.Array, step: jax.Array) -> jax.Array:
+def _on_lines(start: jax.Array, end: jax.Array, seed: int, step: jax.Array) -> jax.Array:
     """One random point on each line from start to end, [B, ...]: the same ones whenever this step is done again.
 
     The kind of key is named because its numbers do not depend on how the batch lies over devices.
     """
-    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), step)
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     share = jax.random.uniform(key, (len(start),) + (1,) * (start.ndim - 1))
     return start + share * (end - start)
 
