@@ -132,3 +132,21 @@ def contextual_attention(features, mask, temperature, patch_size=3):
                             cover[ty, tx] += 1
         results.append(total / cover)
     return np.stack(results)
+
+
+def differences(function, at, step=1e-5):
+    """Gradient of a function of an array by central differences."""
+    gradient = np.zeros_like(at)
+    for index in np.ndindex(at.shape):
+        moved = np.zeros_like(at)
+        moved[index] = step
+        gradient[index] = (function(at + moved) - function(at - moved)) / (2 * step)
+    return gradient
+
+
+def assert_agrees(actual, expected, tolerance=1e-5):
+    """Largest difference within `tolerance` of the largest magnitude."""
+    actual = np.asarray(actual, np.float64)
+    assert actual.shape == expected.shape
+    assert np.isfinite(actual).all()
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_reference import assert_agrees, differences
 
 from inpaint_jax.nets import attention, tiles
 from inpaint_jax.nets.attention import downsample_mask, masked_patch_attention
@@ -47,14 +48,6 @@ def sample(height=7, width=5, channels=4, batch=2, seed=0):
         mask[b, b % height, (2 * b + 1) % width] = 1
     temperature = np.linspace(0.3, 1.2, batch, dtype=np.float32)
     return features, mask, temperature
-
-
-def assert_agrees(actual, expected, tolerance=1e-5):
-    """Largest difference within `tolerance` of the largest magnitude."""
-    actual = np.asarray(actual, np.float64)
-    assert actual.shape == expected.shape
-    assert np.isfinite(actual).all()
-    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @each_method
@@ -175,15 +168,6 @@ def test_gradients_against_differences_of_the_paper(method, patch_size):
     exact = features.astype(np.float64), temperature.astype(np.float64)
     assert_agrees(by_features, differences(lambda f: slow_loss(f, exact[1]), exact[0]), 1e-4)
     assert_agrees(by_temperature, differences(lambda t: slow_loss(exact[0], t), exact[1]), 1e-4)
-
-
-def differences(function, at, step=1e-5):
-    gradient = np.zeros_like(at)
-    for index in np.ndindex(at.shape):
-        moved = np.zeros_like(at)
-        moved[index] = step
-        gradient[index] = (function(at + moved) - function(at - moved)) / (2 * step)
-    return gradient
 
 
 @each_method

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_reference import assert_agrees, differences
 
 from inpaint_jax.nets.contextual import METHODS, TEMPERATURE, contextual_attention
 
@@ -25,13 +26,6 @@ def sample(height=7, width=5, channels=4, batch=2, seed=0):
     for b in range(batch):
         mask[b, b : b + 2, b : b + 2] = 1
     return features, mask, np.linspace(0.3, 1.2, batch, dtype=np.float32)
-
-
-def assert_agrees(actual, expected, tolerance=1e-5):
-    actual = np.asarray(actual, np.float64)
-    assert actual.shape == expected.shape
-    assert np.isfinite(actual).all()
-    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @each_method
@@ -94,15 +88,6 @@ def test_gradients_against_differences_of_algorithm_2(method):
     exact = features.astype(np.float64), temperature.astype(np.float64)
     assert_agrees(by_features, differences(lambda f: slow_loss(f, exact[1]), exact[0]), 1e-4)
     assert_agrees(by_temperature, differences(lambda t: slow_loss(exact[0], t), exact[1]), 1e-4)
-
-
-def differences(function, at, step=1e-5):
-    gradient = np.zeros_like(at)
-    for index in np.ndindex(at.shape):
-        moved = np.zeros_like(at)
-        moved[index] = step
-        gradient[index] = (function(at + moved) - function(at - moved)) / (2 * step)
-    return gradient
 
 
 @each_method
