@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from inpaint_jax.nets.attention import masked_patch_attention
+from inpaint_jax.writers import read_metrics
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -159,3 +160,27 @@ def test_loops_and_convolutions_are_counted(counting):
     assert looped.bytes == 7 * 4 * (8 * 8 * 3 + 27 * 5 + 4 * 4 * 5)
     with pytest.raises(ValueError, match="while"):
         counting.count(lambda a: jax.lax.while_loop(lambda s: s.sum() > 0, lambda s: s @ s, a), jnp.ones((2, 2)))
+
+
+@pytest.mark.slow
+def test_ablation(tmp_path, photos):
+    """Two variants, two steps: a row for each, of what evaluate.py and validation say of the same checkpoint."""
+    command = [sys.executable, str(BENCHMARKS / "ablation.py"), "--variants=contextual,wgan_gp", "--vgg-weights="]
+    flags = [f"--train=folder:{photos}/train", f"--validation=folder:{photos}/val", f"--output={tmp_path / 'runs'}"]
+    tiny = ["--steps=2", "--size=32", "--width=4", "--batch-size=2"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    for _ in range(2):  # the second time everything is there
+        subprocess.run([*command, *flags, *tiny], env=environment, check=True, timeout=900)
+    result = json.loads((tmp_path / "runs" / "ablation.json").read_text())
+    evaluated = json.loads((tmp_path / "runs" / "metrics.json").read_text())["rows"]
+    for row, changes in zip(result["rows"], ({"model.attention": "contextual"}, {"loss.adversarial": "wgan_gp"})):
+        assert row["changes"] == changes
+        run = f"{row['variant']}_0"
+        assert row["psnr"] == [r["psnr"] for r in evaluated if (r["method"], r["bin"]) == (run, "all")]
+        lines = read_metrics(tmp_path / "runs" / run)
+        (best,) = (line for line in lines if line["step"] == row["step"][0] and "validation/loss" in line)
+        assert best["validation/loss"] == min(line["validation/loss"] for line in lines if "validation/loss" in line)
+        assert row["hole_psnr"] == [best["validation/hole_psnr"]]
+    assert result["rows"][0]["temperatures"] == [pytest.approx([0.1])]
+    assert Image.open(tmp_path / "runs" / "temperatures.png").format == "PNG"
+    assert (tmp_path / "runs" / "table.md").read_text().count("\n") == 4
