@@ -137,7 +137,24 @@ def resize_and_crop(
       ValueError: an unknown rule, or a random crop without rng.
     """
     image = resize_only(image, size, resize)
-    spare = np.array(image.shape[:2]) - size
+    return cut_square(image, size, crop_corner(image.shape[:2], size, crop, rng))
+
+
+def crop_corner(
+    shape: tuple[int, int], size: int, crop: Crop = "center", rng: np.random.Generator | None = None
+) -> tuple[int, int]:
+    """Where `resize_and_crop` cuts: top and left of a square in an image of that shape, [h, w], after its resize.
+
+    Args:
+      shape: h and w, at least `size`.
+      size: side of the square.
+      crop: "random" or "center".
+      rng: as for `resize_and_crop`.
+
+    Raises:
+      ValueError: an unknown rule, or a random crop without rng.
+    """
+    spare = np.array(shape) - size
     if crop == "center":
         top, left = spare // 2
     elif crop == "random":
@@ -146,6 +163,12 @@ def resize_and_crop(
         top, left = rng.integers(spare + 1)
     else:
         raise ValueError(f'crop is {crop!r}; use "random" or "center".')
+    return int(top), int(left)
+
+
+def cut_square(image: np.ndarray, size: int, corner: tuple[int, int]) -> np.ndarray:
+    """[h, w] or [h, w, 3] -> [size, size] or [size, size, 3], a copy, from the corner (top, left) on."""
+    top, left = corner
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 

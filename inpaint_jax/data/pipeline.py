@@ -17,8 +17,9 @@ import numpy as np
 from absl import flags
 from grain._src.python.dataset.transformations import process_prefetch
 
-from inpaint_jax.data.images import Crop, Resize, UnreadableImage, resize_and_crop
+from inpaint_jax.data.images import Crop, Resize, UnreadableImage, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import MaskSource
+from inpaint_jax.data.sketches import Sketches, drop_lines, sketch_square
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.data.workers import prepare_worker
 
@@ -47,14 +48,27 @@ class _TrainingSample(grain.transforms.RandomMap):
     resize: Resize
     crop: Crop
     flip: float
+    sketches: Sketches | None
+    sketch_dropout: float
 
     def random_map(self, element: int, rng: np.random.Generator) -> Batch:
+        size = self.masks.size
         image, used = _first_readable(self.source, start=element)
-        image = resize_and_crop(image, self.masks.size, resize=self.resize, crop=self.crop, rng=rng)
-        if rng.random() < self.flip:
+        image = resize_only(image, size, self.resize)
+        shape = image.shape[:2]
+        corner = crop_corner(shape, size, self.crop, rng)
+        image = cut_square(image, size, corner)
+        flipped = rng.random() < self.flip
+        if flipped:
             image = image[:, ::-1]
         mask, crop = self.masks.draw(rng)
-        return {"image": image, "mask": mask, "crop": crop, "asked": np.int64(element), "used": np.int64(used)}
+        sample = {"image": image, "mask": mask, "crop": crop, "asked": np.int64(element), "used": np.int64(used)}
+        if self.sketches is not None:
+            sketch = sketch_square(self.sketches, used, shape, size, corner)
+            sketch = sketch[:, ::-1] if flipped else sketch
+            # Drawn last: photo, crop and mask of a sample are the same with sketches and without.
+            sample["sketch"] = drop_lines(sketch, rng, self.sketch_dropout)
+        return sample
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -65,22 +79,29 @@ class _EvaluationSample(grain.transforms.RandomMap):
     masks: MaskSource
     resize: Resize
     count: int
+    sketches: Sketches | None
 
     def random_map(self, element: int, rng: np.random.Generator) -> Batch:
         size = self.masks.size
-        image, weight = np.zeros((size, size, 3), np.uint8), 0
+        image, sketch, weight = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), bool), 0
         if element < self.count:
             with contextlib.suppress(UnreadableImage):
-                image, weight = resize_and_crop(self.source[element], size, resize=self.resize), 1
+                image, weight = resize_only(self.source[element], size, self.resize), 1
+                shape = image.shape[:2]
+                corner = crop_corner(shape, size)
+                image = cut_square(image, size, corner)
+                if self.sketches is not None:
+                    sketch = sketch_square(self.sketches, element, shape, size, corner)
         mask, crop = self.masks.draw(rng, element)
         index = element if element < self.count else -1
-        return {
+        sample = {
             "image": image,
             "mask": mask,
             "crop": crop,
             "weight": np.float32(weight),
             "index": np.int32(index),
         }
+        return sample if self.sketches is None else sample | {"sketch": sketch}
 
 
 def check_readable(source: ImageSource, count: int | None = None) -> None:
@@ -175,6 +196,8 @@ def training_batches(
     resize: Resize = "shortest",
     crop: Crop = "random",
     flip: float = 0.5,
+    sketches: Sketches | None = None,
+    sketch_dropout: float = 0.0,
     skipped: dict[str, str] | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -195,13 +218,16 @@ def training_batches(
       resize: "shortest" or "stretch"; see resize_and_crop.
       crop: "random" or "center".
       flip: probability of mirroring left to right.
+      sketches: of the photos, by their number; cropped and mirrored as these are.
+      sketch_dropout: share of the samples that get no sketch or a part of one; see `sketches.drop_lines`.
       skipped: where to note unreadable files; those in it already are not warned about again.
       process_index: number of this host.
       process_count: number of hosts.
 
     Returns:
       Iterator of {"image": uint8 [b, size, size, 3], "mask": bool [b, size, size], True = missing,
-      "crop": int32 [b, 2], top and left of the local crop}, b = batch_size / process_count.
+      "crop": int32 [b, 2], top and left of the local crop}, b = batch_size / process_count. With sketches, also
+      "sketch": bool [b, size, size], True = line; all else is the same with and without.
 
     Raises:
       ValueError: batch_size cannot be divided among the processes, or the masks have another size.
@@ -210,7 +236,7 @@ def training_batches(
     local_batch = _local_batch_size(batch_size, process_count)
     _check_size(masks, size)
     check_readable(source)
-    sample = _TrainingSample(source, masks, resize, crop, flip)
+    sample = _TrainingSample(source, masks, resize, crop, flip, sketches, sketch_dropout)
     dataset = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat().random_map(sample, seed=seed)
     # There is no remainder in an endless stream, but rounding its length up would overflow for batches of 1.
     dataset = dataset[process_index::process_count].batch(local_batch, drop_remainder=True)[start_step:]
@@ -228,6 +254,7 @@ def evaluation_batches(
     start_step: int = 0,
     workers: int = 0,
     limit: int | None = None,
+    sketches: Sketches | None = None,
     skipped: dict[str, str] | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -248,6 +275,7 @@ def evaluation_batches(
       start_step: number of batches to leave out, without reading them.
       workers: worker processes; 0 reads in threads of this process.
       limit: take only the first `limit` photos.
+      sketches: of the photos, by their number; cropped as these are, and whole.
       skipped: where to note unreadable files; those in it already are not warned about again.
       process_index: number of this host.
       process_count: number of hosts.
@@ -255,7 +283,7 @@ def evaluation_batches(
     Returns:
       Iterator of {"image": uint8 [b, size, size, 3], "mask": bool [b, size, size], True = missing,
       "crop": int32 [b, 2], "weight": float32 [b], "index": int32 [b], number of the photo or -1},
-      b = batch_size / process_count.
+      b = batch_size / process_count. With sketches, also "sketch": bool [b, size, size], True = line.
 
     Raises:
       ValueError: batch_size cannot be divided among the processes, or the masks have another size.
@@ -266,7 +294,7 @@ def evaluation_batches(
     count = len(source) if limit is None else min(limit, len(source))
     check_readable(source, count)
     padded = -(-count // batch_size) * batch_size
-    sample = _EvaluationSample(source, masks, resize, count)
+    sample = _EvaluationSample(source, masks, resize, count, sketches)
     dataset = grain.MapDataset.range(padded).random_map(sample, seed=seed)
     dataset = dataset[process_index::process_count].batch(local_batch)[start_step:]
     return Batches(_prefetch(dataset, workers), source, skipped)

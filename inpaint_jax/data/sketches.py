@@ -18,10 +18,12 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 
+from inpaint_jax.data.images import cut_square
 from inpaint_jax.data.photos import write_bytes
 from inpaint_jax.data.sources import ImageSource
 
@@ -78,6 +80,72 @@ def sketch_from_edges(
     # scikit-image drops what has at most max_size pixels; its older min_size is on the way out.
     edges = morphology.remove_small_objects(edges, max_size=max(0, math.ceil(min_size) - 1), connectivity=2)
     return morphology.skeletonize(edges)
+
+
+# ------------------------------------------------------------------------------------------------- those of samples
+
+
+class Sketches(Protocol):
+    """Where the pipeline gets sketches from: a `SketchStore`, or some of one in another order."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Sketch of photo `index`, bool [h, w], of the photo's size after the resize; raises MissingSketch."""
+
+
+def sketch_square(
+    sketches: Sketches, index: int, shape: tuple[int, int], size: int, corner: tuple[int, int]
+) -> np.ndarray:
+    """The part of a sketch that belongs to a square cut out of its photo.
+
+    Args:
+      sketches: of all photos.
+      index: number of the photo.
+      shape: of the photo after the resize, [h, w].
+      size: side of the square.
+      corner: its top and left.
+
+    Returns:
+      bool [size, size], True = line. No line at all where a photo can be read that could not be when the sketches
+      were made: one such photo should not stop a training.
+
+    Raises:
+      UnusableSketches: the sketch is of another size than its photo, or its file is damaged.
+    """
+    try:
+        sketch = sketches[index]
+    except MissingSketch:
+        return np.zeros((size, size), bool)
+    if sketch.shape != tuple(shape):
+        height, width = shape
+        raise UnusableSketches(
+            f"The sketch of photo number {index} is {sketch.shape[1]} x {sketch.shape[0]} pixels, but the photo after "
+            f"the resize {width} x {height}; make the sketches of this data once more by {_COMMAND}."
+        )
+    return cut_square(sketch, size, corner)
+
+
+def drop_lines(sketch: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Leaves out all lines, or some, of a share of the sketches, so that a model learns to do with few and none.
+
+    Half of the share has no line left. In the other half each connected line (8-connectivity) stays with a
+    probability of 1/2, as if a user had drawn some of them.
+
+    Args:
+      sketch: bool [H, W].
+      rng: source of randomness; how much is drawn depends on the sketch.
+      share: of the sketches that lose lines, 0 .. 1.
+
+    Returns:
+      bool [H, W].
+    """
+    chance = rng.random()
+    if chance >= share:
+        return sketch
+    if chance < share / 2:
+        return np.zeros_like(sketch)
+    count, labels = cv2.connectedComponents(sketch.astype(np.uint8), connectivity=8)
+    stays = rng.random(count) < 0.5
+    return sketch & stays[labels]
 
 
 # ------------------------------------------------------------------------------------------------- folders of them
