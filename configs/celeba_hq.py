@@ -17,8 +17,7 @@ from configs import default
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config(variant)
-    config.name = "celeba_hq"
+    config = default.get_config(variant, "celeba_hq")
     config.data.train = "tfds:celeb_a_hq/256:train[:27500]"
     config.data.validation = "tfds:celeb_a_hq/256:train[27500:28000]"
     config.data.test = "tfds:celeb_a_hq/256:train[28000:]"

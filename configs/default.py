@@ -1,25 +1,32 @@
 """Every field with its default: the paper's settings (Section IV-B) at 256 x 256. The other configs change a few.
 
 One thing differs: the paper squeezes photos into squares (data.resize=stretch), we cut squares out of them.
+
+--config=configs/places2.py:sketch (and every other file) makes a model that is guided by sketches (Section IV-F): it
+has a fifth input channel. Sketches of data sets come from `python -m inpaint_jax.sketching`, in the folders that
+data.sketches and data.validation_sketches name; without these, training starts by making them in its workdir. In that,
+too, one thing differs: some samples come without sketch, so that the model also fills holes that nobody drew in;
+data.sketch_dropout=0 is the paper.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_config(variant: str | None = None) -> ConfigDict:
+def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     """The paper's settings, without data.
 
     Args:
-        variant: what stands behind the colon in --config=configs/places2.py:sketch; none is offered yet.
+        variant: what stands behind the colon in --config=configs/places2.py:sketch; "sketch" or nothing.
+        name: of the config.
 
     Raises:
-        ValueError: a variant was asked for.
+        ValueError: there is no such variant.
     """
-    if variant:
-        raise ValueError(f"There is no variant {variant!r}; ':sketch' is reserved for sketch-guided models to come.")
+    if variant not in (None, "", "sketch"):
+        raise ValueError(f"There is no variant {variant!r}; leave it out, or take :sketch.")
     config = ConfigDict()
-    config.name = "default"  # names the default workdir, runs/<name>
+    config.name = f"{name}_{variant}" if variant else name  # names the default workdir, runs/<name>
     config.seed = 0  # of the initial parameters, the order of the data, crops, flips and masks
     config.dtype = "float32"  # of the networks' computation; "bfloat16" halves memory on GPUs that have it
     config.batch_size = 16  # over all devices together
@@ -35,8 +42,15 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.flip = 0.5
     config.data.workers = 2  # processes that read and mask photos
     config.data.validation_limit = placeholder(int)  # images of the validation set to use; all by default
+    # For model.sketch alone: folders of `python -m inpaint_jax.sketching`; made in the workdir by default.
+    config.data.sketches = placeholder(str)  # of data.train
+    config.data.validation_sketches = placeholder(str)
+    # Share of the training samples that lose lines: half of these all, the others each connected line with 1/2.
+    config.data.sketch_dropout = 0.3
+    config.data.pidinet_weights = placeholder(str)  # a file, to make sketches; downloaded into the cache by default
 
     config.model = ConfigDict()
+    config.model.sketch = variant == "sketch"  # a fifth input channel: guided by sketches
     config.model.width = 24  # w
     config.model.attention = "mhtma"  # or its siblings: single, contextual (CA), atma
     config.model.heads = 2  # K

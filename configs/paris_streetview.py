@@ -5,6 +5,8 @@
 
 Hardware in the paper: two RTX 3090, about 6 days (71.8 batches of 16 a minute, some 620,000 steps). The paper gives
 no table for this data set, and its only split has 100 photos besides the training set: they stop the run and test it.
+Guided by sketches (Section IV-F), --config=configs/paris_streetview.py:sketch; see default.py.
+
 The photos (936 x 537) are handed out by their authors on request; any folder will do.
 """
 
@@ -15,8 +17,7 @@ from configs import default
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config(variant)
-    config.name = "paris_streetview"
+    config = default.get_config(variant, "paris_streetview")
     config.data.train = "folder:data/paris_streetview/train"
     config.data.validation = "folder:data/paris_streetview/val"
     config.data.test = "folder:data/paris_streetview/val"

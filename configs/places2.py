@@ -20,8 +20,7 @@ from configs import default
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config(variant)
-    config.name = "places2"
+    config = default.get_config(variant, "places2")
     config.data.train = "tfds:places365_small:train"
     config.data.validation = "tfds:places365_small:validation[:500]"
     config.data.test = "tfds:places365_small:validation[500:2500]"

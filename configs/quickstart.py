@@ -17,8 +17,7 @@ from configs import default
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    config = default.get_config(variant)
-    config.name = "quickstart"
+    config = default.get_config(variant, "quickstart")
     config.batch_size = 8
     config.data.train = "skimage:train"
     config.data.validation = "skimage:validation"

@@ -81,6 +81,8 @@ class Inpainter:
         name: of the config.
         image_size: side of the images that the generator was trained on.
         channels: 4, or 5 of a generator that is guided by sketches.
+        needs_sketch: whether it was never trained without one (5 channels, config.data.sketch_dropout 0, as in the
+            paper), so that it is not run without one either.
     """
 
     def __init__(self, config: Mapping[str, Any], params: Any, step: int):
@@ -90,6 +92,7 @@ class Inpainter:
         self.name: str = config["name"]
         self.image_size: int = config["data"]["image_size"]
         self.channels: int = params["coarse"]["GatedConv_0"]["conv"]["kernel"].shape[2]
+        self.needs_sketch: bool = self.channels == 5 and config["data"].get("sketch_dropout") == 0
         self.generator = Generator.from_fields(config["model"], jnp.dtype(config["dtype"]))
         devices = jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
@@ -128,7 +131,7 @@ class Inpainter:
         Args:
             image: uint8 [H, W, 3] RGB, or [B, H, W, 3]; any size.
             mask: [H, W] or [B, H, W], see `predict`. An empty one gives the image back.
-            sketch: like `mask`, 1 = line, for a generator that was trained with sketches.
+            sketch: like `mask`, 1 = line, for a generator that was trained with sketches; see `predict`.
 
         Returns:
             uint8, of the shape of `image`.
@@ -170,8 +173,8 @@ class Inpainter:
             masks: [B, H, W], a hole for every image. bool: True = missing. Numbers, each mask by itself: if none
                 is above 1, those above 0.5 are missing; if the largest is from 128 to 255, those above 127.5 are.
                 Anything else is an error, not a guess.
-            sketches: [B, H, W], 1 = line, read like masks, for a generator that was trained with sketches (which
-                takes no lines by default).
+            sketches: [B, H, W], 1 = line, read like masks, for a generator that was trained with sketches, whose
+                lines were one pixel wide. Left out, there are no lines; a generator that `needs_sketch` refuses that.
             margin: how many pixels around the hole `refined` is looked at; None = everywhere, 0 if `completed` is all
                 that is wanted. The less, the faster large images with small holes; each value compiles its own program.
             without: what the refinement is to do without: "convolution", "attention", "head_0", "head_1", ...; to see
@@ -182,8 +185,8 @@ class Inpainter:
             Prediction. `completed` holds the given pixels bit for bit.
 
         Raises:
-            ValueError: shapes or types do not fit, a mask is ambiguous, the generator knows no sketches, or has
-                nothing of a name in `without`.
+            ValueError: shapes or types do not fit, a mask is ambiguous, the generator knows no sketches or needs
+                one, or has nothing of a name in `without`.
         """
         images, holes, sketches = self._checked(images, masks, sketches)
         params = self._params_on_one if len(images) == 1 else self._params_on_all
@@ -248,6 +251,11 @@ class Inpainter:
                     f"The sketch must be of shape {images.shape[:3]}, as its image, not {np.shape(sketches)}."
                 )
             sketches = as_bool(np.asarray(sketches), "sketch")
+        elif self.needs_sketch:
+            raise ValueError(
+                f"The model {self.name!r} was never trained without a sketch (config.data.sketch_dropout was 0); give "
+                "it one."
+            )
         elif self.channels == 5:
             sketches = np.zeros_like(holes)
         return images, holes, sketches

@@ -43,6 +43,27 @@ def image_sheet(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(sheet)
 
 
+def network_input(
+    images: np.ndarray, masks: np.ndarray, colour: np.ndarray, sketches: np.ndarray | None = None
+) -> np.ndarray:
+    """What a generator is given, as pictures: holes in one colour, and the lines of the sketches in them white.
+
+    Args:
+        images: [N, H, W, 3], uint8, or float in [0, 1].
+        masks: bool [N, H, W], True = missing.
+        colour: [3] of the holes, of the images' type.
+        sketches: bool [N, H, W], True = line.
+
+    Returns:
+        of the images' shape and type.
+    """
+    images = np.where(masks[..., None], colour, images)
+    if sketches is None:
+        return images
+    white = images.dtype.type(255 if images.dtype == np.uint8 else 1)
+    return np.where((masks & sketches)[..., None], white, images)
+
+
 def _heading_font(headings: Iterable[str], width: int) -> ImageFont.FreeTypeFont:
     """The largest in which all headings fit over their columns; 8 px can be read, if only just."""
     for size in range(14, 8, -1):

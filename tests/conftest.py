@@ -36,6 +36,18 @@ def several_devices(count: int) -> dict[str, str]:
     return {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={count}"}
 
 
+def saved_state(workdir: Path, step: int) -> dict:
+    """Everything in a checkpoint, as numpy arrays."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return {
+            item: jax.tree.map(np.asarray, checkpointer.restore(workdir / "checkpoints" / str(step) / item))
+            for item in ("generator", "rest")
+        }
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of photos, masks, weights and reference outputs (`INPAINT_JAX_SHARED`, else ../shared), or a skip."""
@@ -95,6 +107,21 @@ def tiny_workdir(make_config, tmp_path_factory) -> Path:
 
     workdir = tmp_path_factory.mktemp("tiny") / "run"
     loop.train(make_config(train__max_steps=2, train__samples=0), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def guided_workdir(make_config, shared, tmp_path_factory) -> Path:
+    """The workdir of a run of six steps that is guided by sketches, which it made itself."""
+    from inpaint_jax.features import pidinet
+    from inpaint_jax.training import loop
+
+    weights = shared / "weights" / pidinet.PIDINET.name
+    if not weights.exists():
+        pytest.skip(f"no weights of PiDiNet at {weights}")
+    workdir = tmp_path_factory.mktemp("guided") / "run"
+    config = make_config(name="guided", model__sketch=True, data__pidinet_weights=str(weights), train__max_steps=6)
+    loop.train(config, workdir)
     return workdir
 
 

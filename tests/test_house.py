@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "training.state": "nets",
     "training.sharding": "",
     "training.feed": "data",
+    "training.sketches": "sketching data",
     # what talks to the disk
     "checkpoints": "",
     "data": "",

@@ -14,7 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import REPOSITORY, several_devices
+from conftest import REPOSITORY, saved_state, several_devices
 from PIL import Image
 
 from inpaint_jax.checkpoints import Checkpoints, load_generator
@@ -68,17 +68,6 @@ def wait_for_step(process, workdir, step, timeout=240):
 
 def rows_of(workdir):
     return [{name: value for name, value in row.items() if name not in MEASURED} for row in read_metrics(workdir)]
-
-
-def saved_state(workdir, step):
-    """Everything in a checkpoint, as numpy arrays."""
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        return {
-            item: jax.tree.map(np.asarray, checkpointer.restore(workdir / "checkpoints" / str(step) / item))
-            for item in ("generator", "rest")
-        }
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +240,9 @@ def test_a_run_from_before_a_field_goes_on(tiny_workdir, make_config, tmp_path):
     del config["loss"]["adversarial"], config["loss"]["gradient_penalty_weight"]
     for name in ("attention", "constant_temperature", "temperature_activation"):
         del config["model"][name]
+    del config["model"]["sketch"]
+    for name in ("sketches", "validation_sketches", "sketch_dropout", "pidinet_weights"):
+        del config["data"][name]
     (old / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"another config \(loss.adversarial: 'hinge' there, 'wgan_gp' now\)"):
         loop.train(make_config(loss__adversarial="wgan_gp"), old)

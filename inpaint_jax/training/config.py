@@ -75,6 +75,10 @@ def check_config(config: Mapping[str, Any]) -> None:
     demand("data.image_size", size >= 16, "at least 16")
     demand("seed", 0 <= seed < 2**31, "between 0 and 2^31")
     demand("data.flip", 0 <= flip <= 1, "a probability")
+    demand("data.sketch_dropout", 0 <= config["data"]["sketch_dropout"] <= 1, "a share from 0 to 1")
+    if not config["model"]["sketch"]:
+        for name in ("data.sketches", "data.validation_sketches"):
+            demand(name, not _get(config, name), "left out, unless config.model.sketch is True (--config=FILE:sketch)")
     for name in ("train", "validation"):
         demand(f"data.{name}", bool(config["data"][name]), "given, for example as folder:PATH")
 

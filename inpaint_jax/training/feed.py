@@ -9,6 +9,7 @@ import numpy as np
 from inpaint_jax.data import pipeline
 from inpaint_jax.data.images import Crop, Resize
 from inpaint_jax.data.masks import MaskSource
+from inpaint_jax.data.sketches import SketchStore
 from inpaint_jax.data.sources import ImageSource
 
 # Validation must not repeat the training masks, whatever the seed.
@@ -31,6 +32,10 @@ class Feed:
         crop: of training photos, "random" or "center".
         flip: probability of mirroring a training photo.
         validation_limit: how many of the validation photos to use, None for all.
+        train_sketches: of the training photos, for a generator that is guided by them.
+        validation_sketches: of the validation photos, likewise.
+        sketch_dropout: share of the training samples whose sketch loses lines, see `sketches.drop_lines`; those of
+            validation are whole.
         skipped: name -> reason of the unreadable files that came up so far.
     """
 
@@ -45,6 +50,9 @@ class Feed:
     crop: Crop
     flip: float
     validation_limit: int | None
+    train_sketches: SketchStore | None = None
+    validation_sketches: SketchStore | None = None
+    sketch_dropout: float = 0.0
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -70,6 +78,8 @@ class Feed:
             resize=self.resize,
             crop=self.crop,
             flip=self.flip,
+            sketches=self.train_sketches,
+            sketch_dropout=self.sketch_dropout,
             skipped=self.skipped,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -80,7 +90,7 @@ class Feed:
         return self._in_order(self.validation_count, self.batch_size, jax.process_index(), jax.process_count())
 
     def samples(self, count: int) -> Mapping[str, np.ndarray]:
-        """The first readable validation photos with their masks, the same on every process: image and mask."""
+        """The first readable validation photos, the same on every process: image, mask and, if there is one, sketch."""
         found = []
         batches = self._in_order(self.validation_count, 1, 0, 1)
         for batch in batches:
@@ -89,7 +99,8 @@ class Feed:
             if len(found) == count:
                 break
         batches.close()
-        return {name: np.concatenate([batch[name] for batch in found]) for name in ("image", "mask")}
+        names = [name for name in ("image", "mask", "sketch") if name in found[0]]
+        return {name: np.concatenate([batch[name] for batch in found]) for name in names}
 
     def _in_order(self, limit: int, batch_size: int, process_index: int, process_count: int) -> pipeline.Batches:
         return pipeline.evaluation_batches(
@@ -100,6 +111,7 @@ class Feed:
             seed=self.seed + _VALIDATION_SEED_OFFSET,
             resize=self.resize,
             limit=limit,
+            sketches=self.validation_sketches,
             skipped=self.skipped,
             process_index=process_index,
             process_count=process_count,

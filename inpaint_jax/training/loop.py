@@ -29,7 +29,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inpaint_jax.checkpoints import Checkpoints
 from inpaint_jax.data.masks import local_crop_side, open_masks
-from inpaint_jax.data.pipeline import Batches
+from inpaint_jax.data.pipeline import Batches, check_readable
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.features import vgg
 from inpaint_jax.losses import LossWeights
@@ -42,6 +42,7 @@ from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
 from inpaint_jax.training.schedule import Schedule
+from inpaint_jax.training.sketches import Sketched
 from inpaint_jax.training.state import TrainState, create_state
 from inpaint_jax.training.validation import sample_sheet, validate
 from inpaint_jax.training.workdir import claim_workdir
@@ -57,15 +58,16 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     Args:
         config: see configs/default.py.
         workdir: config.json, parameters.txt, metrics.jsonl, TensorBoard events, samples/, curves.png and
-            checkpoints/ go there.
+            checkpoints/ go there; and sketches/, if the model needs some and the config names none.
         hosts: host:port of process 0, number of processes, and which of them this is, to train on several hosts.
 
     Returns:
         the workdir.
 
     Raises:
-        ValueError: a field of the config makes no sense, the data holds no image, or the workdir belongs to
-            another config.
+        ValueError: a field of the config makes no sense, the data holds no image, the sketches are of other data or
+            cannot be made, or the workdir belongs to another config.
+        FileNotFoundError: the config names a folder of sketches that is none.
         features.weights.WeightsUnavailable: the perceptual loss has a weight, and VGG's weights are nowhere.
         TrainingDivergedError: a loss or gradient is not finite.
     """
@@ -86,7 +88,6 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     )
     vgg_params = vgg.load(config.loss.vgg_weights) if weights.perceptual else None
     feed = _open_feed(config)
-    samples = feed.samples(config.train.samples) if config.train.samples else None
     schedule = Schedule.from_epochs(feed.steps_per_epoch, **{k: v for k, v in config.train.items() if k != "samples"})
     dtype = jnp.dtype(config.dtype)
     generator = Generator.from_fields(config.model, dtype)
@@ -103,7 +104,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     crop_size = local_crop_side(feed.size, feed.size)
 
     def new_state(key: jax.Array) -> TrainState:
-        return create_state(key, generator, discriminator, *optimizers, image_size=feed.size, crop_size=crop_size)
+        sizes = {"image_size": feed.size, "crop_size": crop_size}
+        return create_state(key, generator, discriminator, *optimizers, **sizes, sketch=config.model.sketch)
 
     # rbg: the parameters are drawn by some hundred small programs, and threefry takes three times as long to compile.
     key = jax.random.key(config.seed, impl="rbg")
@@ -111,6 +113,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     if jax.process_index() == 0:
         claim_workdir(workdir, config.to_dict())
     sharding.wait_for_all_hosts("workdir")
+    feed = _with_sketches(feed, config, workdir)
+    samples = feed.samples(config.train.samples) if config.train.samples else None
 
     mesh = sharding.data_mesh()
     everywhere = sharding.replicated(mesh)
@@ -128,7 +132,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         train=jax.jit(train_step, donate_argnums=0, out_shardings=everywhere),
         validate=jax.jit(steps.make_validation_step(generator, weights), out_shardings=everywhere),
         predict=jax.jit(
-            lambda params, image, mask: generator.apply({"params": params}, image, mask), out_shardings=everywhere
+            lambda params, image, mask, sketch: generator.apply({"params": params}, image, mask, sketch),
+            out_shardings=everywhere,
         ),
     )
     _log.info(
@@ -327,7 +332,8 @@ class _Run:
 
 
 def _open_feed(config: ConfigDict) -> Feed:
-    return Feed(
+    """Photos, masks, and the sketches that the config names."""
+    feed = Feed(
         train=open_source(config.data.train),
         validation=open_source(config.data.validation),
         masks=open_masks(config.data.masks, config.data.image_size),
@@ -339,7 +345,43 @@ def _open_feed(config: ConfigDict) -> Feed:
         crop=config.data.crop,
         flip=config.data.flip,
         validation_limit=config.data.validation_limit,
+        sketch_dropout=config.data.sketch_dropout,
     )
+    check_readable(feed.train)
+    check_readable(feed.validation, feed.validation_count)
+    found = {}
+    for role, photos in _sketched(feed, config).items():
+        if folder := config.data[photos.field]:
+            found[role] = photos.open(folder)
+        elif jax.process_count() > 1:
+            raise ValueError(
+                f"Several hosts do not make sketches; make those of data.{photos.role} by python -m "
+                f"inpaint_jax.sketching, and name their folder as config.data.{photos.field}."
+            )
+    return dataclasses.replace(feed, **found)
+
+
+def _with_sketches(feed: Feed, config: ConfigDict, workdir: Path) -> Feed:
+    """Also those that the config does not name, of the workdir; made now if they are not there."""
+    made = {
+        role: photos.open_or_make(workdir, config.data.pidinet_weights, config.data.workers)
+        for role, photos in _sketched(feed, config).items()
+        if getattr(feed, role) is None
+    }
+    return dataclasses.replace(feed, **made)
+
+
+def _sketched(feed: Feed, config: ConfigDict) -> dict[str, Sketched]:
+    """The photos that need sketches, by the name of these in the feed."""
+    if not config.model.sketch:
+        return {}
+    rule = feed.size, feed.resize
+    return {
+        "train_sketches": Sketched("train", "sketches", config.data.train, feed.train, *rule),
+        "validation_sketches": Sketched(
+            "validation", "validation_sketches", config.data.validation, feed.validation, *rule
+        ),
+    }
 
 
 def _restore(

@@ -39,6 +39,7 @@ def create_state(
     *,
     image_size: int,
     crop_size: int,
+    sketch: bool = False,
 ) -> TrainState:
     """The state before the first step; a function of `key` alone.
 
@@ -50,13 +51,15 @@ def create_state(
         discriminator_optimizer: of the discriminator.
         image_size: side of the training images; it fixes the discriminator's dense layers.
         crop_size: side of the discriminator's local crop.
+        sketch: whether the generator has a fifth input channel, for sketches.
 
     Returns:
         TrainState at step 0.
     """
     generator_key, discriminator_key = jax.random.split(key)
     image = jnp.zeros((1, image_size, image_size, 3))
-    params = generator.init(generator_key, image, image[..., 0])["params"]
+    lines = image[..., 0] if sketch else None
+    params = generator.init(generator_key, image, image[..., 0], lines)["params"]
     critic = discriminator.init(discriminator_key, image, image[:, :crop_size, :crop_size], update_stats=False)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

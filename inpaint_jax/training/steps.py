@@ -49,8 +49,9 @@ def make_train_step(
         seed: with the step, all that the images between real and completed ones depend on, in WGAN-GP.
 
     Returns:
-        step(state, batch, vgg_params) -> (state, metrics). batch holds image uint8 [B, H, W, 3], mask [B, H, W] and
-        crop int [B, 2]; vgg_params may be None if the perceptual weight is 0. Metrics are float32 scalars.
+        step(state, batch, vgg_params) -> (state, metrics). batch holds image uint8 [B, H, W, 3], mask [B, H, W],
+        crop int [B, 2] and, for a generator that is guided by them, sketch [B, H, W]; vgg_params may be None if the
+        perceptual weight is 0. Metrics are float32 scalars.
 
     Raises:
         ValueError: there is no such adversarial loss, or the discriminator is not made for it.
@@ -71,7 +72,8 @@ def make_train_step(
             )
 
         outputs, pull_back = jax.vjp(
-            lambda params: generator.apply({"params": params}, target, batch["mask"]), state.generator
+            lambda params: generator.apply({"params": params}, target, batch["mask"], batch.get("sketch")),
+            state.generator,
         )
         completed = jax.lax.stop_gradient(outputs.completed)
 
@@ -148,7 +150,7 @@ def make_validation_step(
 
     def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
         target = _to_float(batch["image"])
-        outputs = generator.apply({"params": params}, target, batch["mask"])
+        outputs = generator.apply({"params": params}, target, batch["mask"], batch.get("sketch"))
         terms = _reconstruction_terms(outputs, target, vgg_params, weights)
         per_image = {f"loss/{name}": value for name, value in terms.items()}
         per_image["loss"] = losses.generator_objective(terms, weights)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from inpaint_jax.nets.generator import HOLE_COLOUR, GeneratorOutputs
 from inpaint_jax.training import sharding
-from inpaint_jax.visualize import image_sheet
+from inpaint_jax.visualize import image_sheet, network_input
 
 
 def validate(
@@ -24,7 +24,7 @@ def validate(
     Args:
         step: jitted `steps.make_validation_step`.
         generator_params: parameters.
-        batches: this process's batches with image, mask and weight.
+        batches: this process's batches with image, mask, weight and, for a generator guided by them, sketch.
         vgg_params: of the perceptual loss, or None.
         mesh: of all devices.
 
@@ -35,7 +35,7 @@ def validate(
     totals: dict[str, float] = {}
     counts: dict[str, int] = {}
     for batch in batches:
-        needed = {name: batch[name] for name in ("image", "mask", "weight")}
+        needed = {name: batch[name] for name in ("image", "mask", "sketch", "weight") if name in batch}
         sums = jax.device_get(step(generator_params, sharding.put_batch(needed, mesh), vgg_params))
         for name, (total, count) in sums.items():
             totals[name] = totals.get(name, 0.0) + float(total)
@@ -46,23 +46,23 @@ def validate(
 def sample_sheet(
     predict: Callable[..., GeneratorOutputs], generator_params: Any, samples: Mapping[str, np.ndarray], mesh: Mesh
 ) -> np.ndarray:
-    """Input, coarse result, completed image and truth of a few samples.
+    """Input, coarse result, completed image and truth of a few samples; lines of a sketch are white in the input.
 
     Args:
-        predict: jitted (params, image in [0, 1], mask) -> GeneratorOutputs.
+        predict: jitted (params, image in [0, 1], mask, sketch or None) -> GeneratorOutputs.
         generator_params: parameters.
-        samples: image uint8 [N, H, W, 3] and mask [N, H, W], the same on every process.
+        samples: image uint8 [N, H, W, 3], mask [N, H, W] and maybe sketch [N, H, W], the same on every process.
         mesh: of all devices.
 
     Returns:
         uint8 [height, width, 3].
     """
     image = samples["image"].astype(np.float32) / 255
-    mask = samples["mask"]
-    outputs = jax.device_get(predict(generator_params, *sharding.put_everywhere((image, mask), mesh)))
+    mask, sketch = samples["mask"], samples.get("sketch")
+    outputs = jax.device_get(predict(generator_params, *sharding.put_everywhere((image, mask, sketch), mesh)))
     return image_sheet(
         {
-            "input": np.where(mask[..., None], np.float32(HOLE_COLOUR), image),
+            "input": network_input(image, mask, np.float32(HOLE_COLOUR), sketch),
             "coarse": outputs.coarse,
             "result": outputs.completed,
             "truth": image,

@@ -10,10 +10,16 @@ CONFIG_FILE = "config.json"
 
 # What may change when a run goes on: how long, how often, by how many workers, and what training does not use. None of
 # it changes a step.
-FREE_FIELDS = ("train.", "data.test", "data.workers", "loss.vgg_weights")
+FREE_FIELDS = ("train.", "data.test", "data.workers", "data.pidinet_weights", "loss.vgg_weights")
 
 # Fields that came later, with what every run did before they were there: a run whose config lacks them can go on.
-LATER_FIELDS = {"model.attention": "mhtma", "loss.adversarial": "hinge", "loss.gradient_penalty_weight": 10.0}
+LATER_FIELDS = {
+    "model.attention": "mhtma",
+    "model.sketch": False,
+    "data.sketch_dropout": 0.3,  # of no use without sketches
+    "loss.adversarial": "hinge",
+    "loss.gradient_penalty_weight": 10.0,
+}
 
 
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
