@@ -167,6 +167,8 @@ class _Maker:
                 initargs=(resized,),
             )
         else:
+            # scikit-image loads its parts at their first use, which two threads at once must not be.
+            sketches.sketch_from_edges(np.zeros((2, 2), np.float32))
             self._pool = concurrent.futures.ThreadPoolExecutor(2, initializer=tasks.start_thread, initargs=(resized,))
 
     def close(self) -> None:
