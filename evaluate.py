@@ -21,6 +21,9 @@ _PAIRING = flags.DEFINE_enum(
 )
 _METHODS = flags.DEFINE_list("methods", [], "Methods beside the models: mean, telea, navier_stokes, biharmonic.")
 _SIZE = flags.DEFINE_integer("size", None, "Side of the images; config.data.image_size.")
+_SKETCHES = flags.DEFINE_string(
+    "sketches", "none", "For models guided by sketches: a folder of python -m inpaint_jax.sketching, made of the data."
+)
 _LIMIT = flags.DEFINE_integer("limit", None, "Take only the first images.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the masks and the choice of pictures.")
 _FID = flags.DEFINE_string("fid", "auto", "auto (weights from the cache or by download), off, or a file of weights.")
@@ -51,6 +54,7 @@ def main(argv: list[str]) -> None:
         pairing=_PAIRING.value,
         classical=_METHODS.value,
         size=_SIZE.value,
+        sketches=_SKETCHES.value,
         limit=_LIMIT.value,
         seed=_SEED.value,
         fid=_FID.value,

@@ -2,7 +2,8 @@
 
 --checkpoint is a workdir or a file of `python -m inpaint_jax.export`. --image may be a folder; then --mask is a folder
 with a mask of the same name for every photo, or one file for all, and --output a folder. Without --mask, the
-transparent part of a photo is the hole.
+transparent part of a photo is the hole. A model that is guided by sketches takes --sketch=lines.png, found like masks:
+white lines on black, one pixel wide at best, as in its training; only those in the hole count.
 """
 
 import logging
@@ -13,9 +14,11 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a training
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.")
 _IMAGE = flags.DEFINE_string("image", None, "A photo, or a folder of photos.")
 _MASK = flags.DEFINE_string("mask", None, "White = missing; a file, or a folder. Without it, transparent = missing.")
+_SKETCH = flags.DEFINE_string("sketch", None, "White = line; a file, or a folder; for models guided by sketches.")
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write, or a folder.")
 _INVERT = flags.DEFINE_bool("invert_mask", False, "Black (or opaque) = missing.")
-_RESIZE = flags.DEFINE_bool("resize_mask", False, "Bring a mask of another size to that of its photo.")
+_INVERT_SKETCH = flags.DEFINE_bool("invert_sketch", False, "Black = line: a drawing on white paper.")
+_RESIZE = flags.DEFINE_bool("resize_mask", False, "Bring a mask or sketch of another size to that of its photo.")
 _BLEND = flags.DEFINE_float("blend", 0.0, "Soften the seam of colours inside the hole, over this many pixels.")
 flags.mark_flags_as_required(["checkpoint", "image", "output"])
 
@@ -31,10 +34,12 @@ def main(argv: list[str]) -> int | str:
     from inpaint_jax.compilation import keep_programs
 
     keep_programs()
-    rules = inpainting.HoleRules(invert=_INVERT.value, resize=_RESIZE.value, blend=_BLEND.value)
+    rules = inpainting.HoleRules(
+        invert=_INVERT.value, resize=_RESIZE.value, blend=_BLEND.value, invert_sketch=_INVERT_SKETCH.value
+    )
     try:
         summary = inpainting.inpaint_files(
-            _CHECKPOINT.value, _IMAGE.value, _OUTPUT.value, _MASK.value, step=_STEP.value, rules=rules
+            _CHECKPOINT.value, _IMAGE.value, _OUTPUT.value, _MASK.value, _SKETCH.value, step=_STEP.value, rules=rules
         )
     except inpainting.InpaintingError as error:
         return str(error)

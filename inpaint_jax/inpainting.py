@@ -37,13 +37,16 @@ class HoleRules:
 
     Attributes:
         invert: black (or opaque) = missing, instead of white (or transparent).
-        resize: bring a mask of another size to that of its photo, by taking nearest pixels; an error otherwise.
+        resize: bring a mask or sketch of another size to that of its photo, a mask by taking nearest pixels, a
+            sketch so that no line gets lost; an error otherwise.
         blend: radius of the soft seam in pixels, see `blending.blend_seam`; 0 for none.
+        invert_sketch: black = line, instead of white.
     """
 
     invert: bool = False
     resize: bool = False
     blend: float = 0.0
+    invert_sketch: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,7 @@ def inpaint_files(
     image: str | Path,
     output: str | Path,
     mask: str | Path | None = None,
+    sketch: str | Path | None = None,
     *,
     step: int | None = None,
     rules: HoleRules | None = None,
@@ -72,6 +76,7 @@ def inpaint_files(
             name; always a folder if `image` is one.
         mask: a file, which serves for all photos; a folder, which holds a mask of the same name, whatever its
             extension, for every photo; or None to take the hole from the photos' own alpha channel.
+        sketch: for a model that is guided by sketches, white = line: a file, or a folder, as with masks.
         step: which checkpoint of a workdir; the best one by default.
         rules: how the hole is found and filled.
 
@@ -79,17 +84,24 @@ def inpaint_files(
         Summary.
 
     Raises:
-        InpaintingError: nothing can be done at all: no photo, no model, or a photo would be overwritten.
+        InpaintingError: nothing can be done at all: no photo, no model, a sketch for a model that takes none or none
+            for one that needs it, or a photo would be overwritten.
     """
     rules = rules or HoleRules()
     if rules.blend < 0:
         raise InpaintingError(f"The radius of the soft seam must be 0 or more pixels, not {rules.blend:g}.")
-    masks = _Masks(None if mask is None else Path(mask).expanduser())
-    tasks = _plan(Path(image).expanduser(), os.fspath(output), masks)
+    masks, sketches = _Guides("mask", mask), _Guides("sketch", sketch)
+    tasks = _plan(Path(image).expanduser(), os.fspath(output), masks, sketches)
     try:
         inpainter = Inpainter.load(checkpoint, step)
     except (FileNotFoundError, UnusableModel) as error:
         raise InpaintingError(str(error)) from error
+    if sketch is not None and inpainter.channels == 4:
+        raise InpaintingError(f"The model {inpainter.name} was trained without sketches; leave out --sketch.")
+    if sketch is None and inpainter.needs_sketch:
+        raise InpaintingError(
+            f"The model {inpainter.name} was never trained without a sketch; give one as --sketch, white on black."
+        )
     logger.info("Model %s of step %d, from %s.", inpainter.name, inpainter.step, checkpoint)
 
     written, failed, notes = [], {}, collections.Counter()
@@ -97,7 +109,8 @@ def inpaint_files(
         # disable=None: a bar only where standard error is a terminal.
         for photo, name, target in tqdm(tasks, unit="photo", disable=True if len(tasks) == 1 else None):
             try:
-                notes.update(inpaint_file(inpainter, photo, masks.path_for(name), target, rules))
+                guides = masks.path_for(name), sketches.path_for(name)
+                notes.update(inpaint_file(inpainter, photo, guides[0], target, rules, guides[1]))
                 written.append(target)
             except (InpaintingError, UnreadableImage, UnsavablePhoto, OSError) as error:
                 failed[photo] = str(error)
@@ -116,7 +129,12 @@ def inpaint_files(
 
 
 def inpaint_file(
-    inpainter: Inpainter, photo: Path, mask: Path | None, output: Path, rules: HoleRules | None = None
+    inpainter: Inpainter,
+    photo: Path,
+    mask: Path | None,
+    output: Path,
+    rules: HoleRules | None = None,
+    sketch: Path | None = None,
 ) -> list[str]:
     """Inpaints one photo.
 
@@ -129,13 +147,15 @@ def inpaint_file(
         mask: a file, or None for the photo's alpha channel.
         output: the file to write; its folder is made.
         rules: how the hole is found and filled.
+        sketch: a file, for a model that is guided by sketches.
 
     Returns:
         what the output's format cannot keep, see `save_photo`.
 
     Raises:
-        InpaintingError: no hole to be found, of another size than the photo, or too large a photo for the memory.
-        UnreadableImage: photo or mask cannot be read.
+        InpaintingError: no hole to be found, mask or sketch of another size than the photo, a sketch that is mostly
+            white, or too large a photo for the memory.
+        UnreadableImage: photo, mask or sketch cannot be read.
         UnsavablePhoto: the output's format cannot hold it.
         OSError: the output cannot be written.
     """
@@ -143,6 +163,7 @@ def inpaint_file(
     like = read_photo(photo)
     hole = _hole_of_alpha(like, photo) if mask is None else _hole_of_file(like, photo, mask, rules.resize)
     hole = ~hole if rules.invert else hole
+    lines = None if sketch is None else _lines_of_file(like, photo, sketch, rules)[None]
     output.parent.mkdir(parents=True, exist_ok=True)
     if not hole.any():
         logger.warning("The mask of %s is empty: it is saved as it is.", photo)
@@ -157,7 +178,7 @@ def inpaint_file(
             photo,
         )
     try:
-        prediction = inpainter.predict(like.pixels[None], hole[None], margin=math.ceil(2 * rules.blend))
+        prediction = inpainter.predict(like.pixels[None], hole[None], sketches=lines, margin=math.ceil(2 * rules.blend))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -185,20 +206,45 @@ def _hole_of_file(photo: Photo, name: Path, mask: Path, resize: bool) -> np.ndar
         return hole
     if resize:
         return cv2.resize(hole.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
-    cure = "give a mask of the photo's size, or --resize_mask"
-    if hole.shape == shape[::-1]:
+    raise _other_size("mask", mask, hole, photo, name)
+
+
+def _lines_of_file(photo: Photo, name: Path, sketch: Path, rules: HoleRules) -> np.ndarray:
+    """bool [H, W], True = line."""
+    lines, shape = read_mask(sketch), photo.pixels.shape[:2]
+    lines = ~lines if rules.invert_sketch else lines
+    if lines.mean() > 0.5:
+        colour, cure = ("black", "leave out") if rules.invert_sketch else ("white", "add")
+        raise InpaintingError(
+            f"More than half of the sketch {sketch} is {colour}; is it inverted: {cure} --invert_sketch?"
+        )
+    if lines.shape == shape:
+        return lines
+    if rules.resize:
+        # Where it shrinks, any part of a line stays one: nearest pixels would tear thin lines.
+        grows = lines.shape[0] <= shape[0] and lines.shape[1] <= shape[1]
+        way = cv2.INTER_NEAREST_EXACT if grows else cv2.INTER_AREA
+        return cv2.resize(lines.astype(np.float32), shape[::-1], interpolation=way) > 0
+    raise _other_size("sketch", sketch, lines, photo, name)
+
+
+def _other_size(kind: str, file: Path, pixels: np.ndarray, photo: Photo, name: Path) -> InpaintingError:
+    cure = f"give a {kind} of the photo's size, or --resize_mask"
+    if pixels.shape == photo.pixels.shape[1::-1]:
         cure = "one of them is turned by its EXIF orientation, it seems, so save both upright"
-    raise InpaintingError(f"The mask {mask} is {_size(hole)}, but {name} is {_size(photo.pixels)}; {cure}.")
+    return InpaintingError(f"The {kind} {file} is {_size(pixels)}, but {name} is {_size(photo.pixels)}; {cure}.")
 
 
 def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
 
 
-class _Masks:
-    """The mask files by the name of their photo: none, one for all, or those of a folder."""
+class _Guides:
+    """The files of a kind ("mask" or "sketch") by the name of their photo: none, one for all, or those of a folder."""
 
-    def __init__(self, path: Path | None):
+    def __init__(self, kind: str, given: str | Path | None):
+        path = None if given is None else Path(given).expanduser()
+        self.kind = kind
         self.path = path
         self.files: list[Path] = []
         self._by_name: dict[str, list[Path]] | None = None
@@ -206,16 +252,16 @@ class _Masks:
             return
         if not path.is_dir():
             if not path.is_file():
-                raise InpaintingError(f"There is no mask {path}; correct --mask.")
+                raise InpaintingError(f"There is no {kind} {path}; correct --{kind}.")
             self.files = [path]
             return
         self._by_name = collections.defaultdict(list)
-        for name, file in _files_of(path, "--mask"):
+        for name, file in _files_of(path, f"--{kind}"):
             self._by_name[os.path.splitext(name)[0]].append(file)
             self.files.append(file)
 
     def path_for(self, name: str) -> Path | None:
-        """The mask of the photo of that name, a path below the folder of photos."""
+        """The file of the photo of that name, a path below the folder of photos."""
         if self._by_name is None:
             return self.path
         stem = os.path.splitext(name)[0]
@@ -223,20 +269,23 @@ class _Masks:
         if len(found) == 1:
             return found[0]
         if found:
-            raise InpaintingError(f"{name} has several masks, {', '.join(map(str, found))}; leave one of them.")
-        raise InpaintingError(f"{name} has no mask in {self.path}; put {stem}.png there.")
+            plural = "masks" if self.kind == "mask" else "sketches"
+            raise InpaintingError(f"{name} has several {plural}, {', '.join(map(str, found))}; leave one of them.")
+        raise InpaintingError(f"{name} has no {self.kind} in {self.path}; put {stem}.png there.")
 
 
-def _plan(image: Path, output: str, masks: _Masks) -> list[tuple[Path, str, Path]]:
+def _plan(image: Path, output: str, *guides: _Guides) -> list[tuple[Path, str, Path]]:
     """Photo, its name below the folder, and where its result goes; no result may replace what was given."""
     target = Path(output).expanduser()
     if image.is_dir():
         if target.is_file():
             raise InpaintingError(f"{target} is a file; a folder of photos needs a folder for --output.")
-        here, others = image.resolve(), [path.resolve() for path in (target, masks.path) if path]
+        here, others = image.resolve(), [path.resolve() for path in (target, *(g.path for g in guides)) if path]
         if here in others:
-            raise InpaintingError(f"Photos, masks and results need a folder each, not {image} for two of them.")
-        # Masks and earlier results may lie among the photos.
+            raise InpaintingError(
+                f"Photos, masks, sketches and results need a folder each, not {image} for two of them."
+            )
+        # Masks, sketches and earlier results may lie among the photos.
         inside = [path for path in others if path.is_relative_to(here)]
         tasks = [
             (file, name, target / name)
@@ -253,7 +302,7 @@ def _plan(image: Path, output: str, masks: _Masks) -> list[tuple[Path, str, Path
         raise InpaintingError(f"There is no photo and no folder {image}; correct --image.")
     if not tasks:
         raise InpaintingError(f"There are no photos in {image}; correct --image.")
-    given = _identities([*(photo for photo, _, _ in tasks), *masks.files])
+    given = _identities([*(photo for photo, _, _ in tasks), *(file for guide in guides for file in guide.files)])
     for _, _, target in tasks:
         if target.exists() and _identities([target]) <= given:
             raise InpaintingError(

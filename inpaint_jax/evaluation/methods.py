@@ -34,19 +34,25 @@ class Methods:
                 workers, multiprocessing.get_context("spawn"), initializer=prepare_worker
             )
 
-    def __call__(self, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(
+        self, images: np.ndarray, masks: np.ndarray, sketches: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Fills the holes of a batch by every method.
 
         Args:
             images: uint8 [B, H, W, 3].
             masks: bool [B, H, W], True = missing.
+            sketches: bool [B, H, W], True = line, for the models that are guided by sketches; the others get none.
 
         Returns:
             method -> completed uint8 [B, H, W, 3], the known pixels as given.
         """
         tasks = [(name, image, mask) for name in self._classical for image, mask in zip(images, masks)]
         futures = [self._pool.submit(classical.complete, *task) for task in tasks] if self._pool else None
-        by_model = {name: model.predict(images, masks, margin=0).completed for name, model in self._models.items()}
+        by_model = {
+            name: model.predict(images, masks, sketches if model.channels == 5 else None, margin=0).completed
+            for name, model in self._models.items()
+        }
         done = [f.result() for f in futures] if futures else [classical.complete(*task) for task in tasks]
         count = len(images)
         by_classical = {name: np.stack(done[i * count : (i + 1) * count]) for i, name in enumerate(self._classical)}

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from inpaint_jax.data.masks import FolderMasks, FreeFormMasks, Mask, MaskSource, free_form_mask_of_ratio, open_masks
+from inpaint_jax.data.sketches import Sketches
 from inpaint_jax.data.sources import ImageSource
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
@@ -87,6 +88,23 @@ class ChosenImages:
     def name(self, index: int) -> str:
         """As the source calls it."""
         return self.source.name(self.numbers[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenSketches:
+    """The sketches of `ChosenImages`.
+
+    Attributes:
+        sketches: of all images.
+        numbers: as of the images.
+    """
+
+    sketches: Sketches
+    numbers: tuple[int, ...] = dataclasses.field(repr=False)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """bool [h, w], of the size of the image after the resize; raises MissingSketch."""
+        return self.sketches[self.numbers[index]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,13 +20,14 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inpaint_jax import __version__, metrics, visualize
-from inpaint_jax.data.images import Resize, UnreadableImage, resize_and_crop
+from inpaint_jax.data.images import Resize, UnreadableImage, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import UnreadableMask
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
+from inpaint_jax.data.sketches import SketchStore, sketch_square
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation import classical, fid, output, tables
 from inpaint_jax.evaluation.methods import Methods
-from inpaint_jax.evaluation.pairs import Bin, ChosenImages, Pairing, fingerprint, pair
+from inpaint_jax.evaluation.pairs import Bin, ChosenImages, ChosenSketches, Pairing, fingerprint, pair
 from inpaint_jax.evaluation.scores import ALL, summarise
 from inpaint_jax.evaluation.state import RunState
 from inpaint_jax.features import inception
@@ -52,6 +53,8 @@ class Settings:
         pairing: "every_bin", each image once in each bin; or "once", each image with one mask.
         classical: names of classical methods to run beside the models.
         size: side of the images; None takes config.data.image_size.
+        sketches: folder of `python -m inpaint_jax.sketching` with the sketches of `data`, for models that are guided by
+            sketches; None or "none" lets these do without, and is an error for those never trained without one.
         limit: take only the first images.
         seed: of the masks and of the choice of pictures.
         fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.
@@ -68,6 +71,7 @@ class Settings:
     pairing: Pairing = "every_bin"
     classical: Sequence[str] = ()
     size: int | None = None
+    sketches: str | None = None
     limit: int | None = None
     seed: int = 0
     fid: str = "auto"
@@ -102,8 +106,8 @@ def evaluate(
         fid, fid_note.
 
     Raises:
-        EvaluationError: settings make no sense; a model, the images, the masks or the Inception weights cannot be had;
-            or output_dir holds an unfinished run that was not asked for.
+        EvaluationError: settings make no sense; a model, the images, the masks, the sketches or the Inception weights
+            cannot be had; or output_dir holds an unfinished run that was not asked for.
     """
     output_dir = Path(output_dir)
     try:
@@ -141,6 +145,7 @@ class _Plan:
         source: all images.
         bins: the pairs of image and mask.
         models: name -> Inpainter.
+        sketches: of all images, or None.
         features: of the FID, or None.
         fid_note: why there are no features.
         identity: all that the figures depend on, as JSON can hold it.
@@ -151,6 +156,7 @@ class _Plan:
     source: ImageSource
     bins: Sequence[Bin]
     models: Mapping[str, Inpainter]
+    sketches: SketchStore | None
     features: fid.FeatureExtractor | None
     fid_note: str | None
     identity: dict[str, Any]
@@ -185,7 +191,10 @@ def _prepare(
     )
     resize = data.get("resize", "shortest")
     identity = _identity(settings, resize, inpainters, source, bins, features)
-    return _Plan(settings, resize, source, bins, inpainters, features, fid_note, identity)
+    sketches = _open_sketches(settings, resize, inpainters, source)
+    if sketches is not None:  # no entry without, so that evaluations from before sketches stay what they are
+        identity["sketches"] = sketches.settings
+    return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
 
 
 class _Run:
@@ -196,6 +205,7 @@ class _Run:
         self.resize = plan.resize
         self.source = plan.source
         self.bins = plan.bins
+        self.sketches = plan.sketches
         self.features = plan.features
         self.fid_note = plan.fid_note
         self.methods = methods
@@ -250,20 +260,37 @@ class _Run:
             part = bins[number * len(bins) // self.settings.samples]
             for index in rng.permutation(len(part.images)).tolist():
                 try:
-                    image = resize_and_crop(part.images[index], self.settings.size, resize=self.resize)
+                    image, sketch = self._sample(part, index)
                 except UnreadableImage:
                     continue
-                chosen.append((image, part.masks.draw(rng, index).mask))
+                chosen.append((image, part.masks.draw(rng, index).mask, sketch))
                 break
         if not chosen:
             return {}
-        images, masks = (np.stack(parts) for parts in zip(*chosen))
+        images, masks, sketches = (np.stack(parts) for parts in zip(*chosen))
+        sketches = None if self.sketches is None else sketches
         hole = np.rint(255 * np.array(HOLE_COLOUR)).astype(np.uint8)
         return {
             "truth": images,
-            "input": np.where(masks[..., None], hole, images),
-            **self.methods(images, masks),
+            "input": visualize.network_input(images, masks, hole, sketches),
+            **self.methods(images, masks, sketches),
         }
+
+    def _sample(self, part: Bin, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """An image of a bin, uint8 [size, size, 3], and its sketch, bool [size, size], without lines if there is none.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        size = self.settings.size
+        image = resize_only(part.images[index], size, self.resize)
+        shape = image.shape[:2]
+        corner = crop_corner(shape, size)
+        if self.sketches is None:
+            sketch = np.zeros((size, size), bool)
+        else:
+            sketch = sketch_square(self.sketches, part.images.numbers[index], shape, size, corner)
+        return cut_square(image, size, corner), sketch
 
     def _truth(self) -> GaussianStatistics:
         count = min(len(self.source), self.settings.limit or len(self.source))
@@ -287,6 +314,7 @@ class _Run:
             seed=self.settings.seed,
             resize=self.resize,
             start_step=self.state.batches,
+            sketches=None if self.sketches is None else ChosenSketches(self.sketches, part.images.numbers),
             workers=self.settings.workers,
             skipped=self._skipped,
         )
@@ -305,7 +333,7 @@ class _Run:
     def _one_batch(self, part: Bin, batch: Batch) -> None:
         images, masks, valid = batch["image"], batch["mask"], batch["weight"] > 0
         ratios = masks.mean(axis=(1, 2))
-        completed = self.methods(images, masks)
+        completed = self.methods(images, masks, batch.get("sketch"))
         found = {name: jax.device_get(_score(results, images)) for name, results in completed.items()}
         for row in np.flatnonzero(valid):
             index = int(batch["index"][row])
@@ -382,6 +410,26 @@ def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
     return settings
+
+
+def _open_sketches(
+    settings: Settings, resize: Resize, inpainters: Mapping[str, Inpainter], source: ImageSource
+) -> SketchStore | None:
+    """The sketches of the images, checked, or None."""
+    if settings.sketches in (None, "none"):
+        for name, inpainter in inpainters.items():
+            if inpainter.needs_sketch:
+                raise ValueError(
+                    f"The model {name} was never trained without a sketch; give those of {settings.data} as "
+                    f"--sketches, a folder that python -m inpaint_jax.sketching makes with --size={settings.size} "
+                    f"--resize={resize}."
+                )
+        return None
+    store = SketchStore(Path(settings.sketches).expanduser())
+    store.check(source, size=settings.size, resize=resize)
+    if all(inpainter.channels == 4 for inpainter in inpainters.values()):
+        raise ValueError("No model here is guided by sketches; leave out --sketches.")
+    return store
 
 
 def _open_inception(choice: str) -> tuple[fid.FeatureExtractor | None, str | None]:
