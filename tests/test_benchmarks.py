@@ -91,6 +91,7 @@ def test_attention_leaves_out_what_is_beyond_its_limits(tmp_path, flag, reason):
     assert f"skipped: {reason}" in out
 
 
+@pytest.mark.slow
 def test_inpainting(tmp_path, photos):
     _, figures = run("inpainting.py", tmp_path, "--sizes=40x32x2", "--repeats=1", f"--photo={photos}/val/00.png")
     assert [(row["size"], row["batch_size"]) for row in figures["sizes"]] == [("40x32", 2)]

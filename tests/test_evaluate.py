@@ -141,6 +141,7 @@ def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, pho
             assert row["count"] == reference_rows[key]["count"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos, tmp_path):
     folder = tmp_path / "killed"
     flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", f"--methods={','.join(CLASSICAL)}"]
@@ -342,6 +343,7 @@ def features_of(params, paths):
     return np.asarray(jax.jit(inception.pool3)(params, images / np.float32(255)), np.float64)
 
 
+@pytest.mark.slow
 def test_fid_of_every_bin_survives_a_stop(inception_params, cache, tiny_workdir, photos, tmp_path, monkeypatch):
     """Stopped in the second bin and resumed; recomputed from the saved pictures with np.cov."""
     settings = run.Settings(

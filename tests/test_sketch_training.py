@@ -58,6 +58,7 @@ def test_a_run_makes_its_sketches_and_learns_with_them(guided_workdir, photos):
     assert (lines | (photo == 255).all(axis=-1))[white].all()
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_with_given_folders_is_the_same(guided_workdir, make_config, photos, tmp_path, caplog):
     """In two parts, with worker processes, and with finished sketches: without the network's weights."""
     folders = {
@@ -74,6 +75,7 @@ def test_stopped_and_resumed_with_given_folders_is_the_same(guided_workdir, make
     jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path / "run", 6), saved_state(guided_workdir, 6))
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_its_sketches_goes_on(guided_workdir, make_config, shared, tmp_path, monkeypatch, caplog):
     weights = str(shared / "weights" / "table5_pidinet.pth")
     config = make_config(name="guided", model__sketch=True, data__pidinet_weights=weights, train__max_steps=1)

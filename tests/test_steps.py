@@ -80,6 +80,7 @@ def test_step_equals_two_plain_gradient_steps(parts):
     assert int(new.step) == 1
 
 
+@pytest.mark.slow
 def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
     generator, _, optimizer, with_norms, batch = parts
     discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=False)
@@ -143,6 +144,7 @@ def test_adversarial_losses_are_named(parts):
         )
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_like_float32(parts):
     *_, optimizer, state, batch = parts
     weights = losses.LossWeights(perceptual=0.0)

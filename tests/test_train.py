@@ -136,6 +136,7 @@ def test_a_finished_run_stays_as_it_is(finished, make_config, caplog):
     assert (finished / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_resumed_is_as_if_nothing_had_happened(make_config, tmp_path):
     """SIGINT to the whole group, then kill -9, with worker processes: bit-identical parameters, optimizer and data."""
     endless, workdir = make_config(data__workers=2, train__max_steps=1_000_000), tmp_path / "run"
@@ -162,6 +163,7 @@ def test_stopped_killed_and_resumed_is_as_if_nothing_had_happened(make_config, t
     jax.tree.map(np.testing.assert_array_equal, saved_state(workdir, last), saved_state(undisturbed, last))
 
 
+@pytest.mark.slow
 def test_sigterm_stops_politely_and_the_schedule_may_change(make_config, tmp_path):
     workdir, rarely = tmp_path / "run", {"train__validate_every_epochs": 1000.0}
     process = start(make_config(train__max_steps=1_000_000, **rarely), workdir)
@@ -177,6 +179,7 @@ def test_sigterm_stops_politely_and_the_schedule_may_change(make_config, tmp_pat
     assert read_metrics(workdir)[-1]["step"] == stopped + 2
 
 
+@pytest.mark.slow
 def test_two_devices_train_like_one(finished, make_config, tmp_path):
     output = finish(start(make_config(train__max_steps=10), tmp_path / "run", **several_devices(2)))
     assert "2 device(s)" in output
@@ -253,6 +256,7 @@ def test_a_run_from_before_a_field_goes_on(tiny_workdir, make_config, tmp_path):
     assert json.loads((old / "config.json").read_text())["loss"]["adversarial"] == "hinge"
 
 
+@pytest.mark.slow
 def test_wgan_gp_goes_on_as_if_it_had_never_stopped(make_config, tmp_path):
     """Without spectral norms a part of the checkpoint is empty; the random numbers of a step are its own."""
     wgan = {"loss__adversarial": "wgan_gp", "train__samples": 0}
@@ -276,6 +280,7 @@ def test_missing_vgg_weights_are_an_error_before_anything_starts(make_config, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_perceptual_loss_takes_part(make_config, tmp_path, shared):
     path = str(shared / "weights" / "vgg16_oxford_block1.npz")
     config = make_config(loss__perceptual_weight=0.004, loss__vgg_weights=path, train__max_steps=2)
