@@ -310,8 +310,9 @@ def _half_of_white(mask: np.ndarray, what: str) -> float:
         return 0.5
     if least >= 0 and 127.5 < largest <= 255:
         return 127.5
+    true = "line" if what == "sketch" else "missing"
     raise ValueError(
-        f"A {what} of values from {least} to {largest} is ambiguous: give bool (True = missing), 0 and 1, or 0 to 255."
+        f"A {what} of values from {least} to {largest} is ambiguous: give bool (True = {true}), 0 and 1, or 0 to 255."
     )
 
 

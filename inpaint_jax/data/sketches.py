@@ -7,7 +7,8 @@ before the crop, so that training crops and flips the two alike.
 A file is a table and then records. The table is an int64 [n + 1, 4] array in numpy's .npy format; its rows are where a
 record starts behind the table, its length, and the sketch's height and width. A record is the sketch's rows, 8 pixels a
 byte (numpy.packbits), compressed by zlib; that of a photo that could not be read is empty. The last row is of the
-photos' names, compressed JSON. So one sketch costs two short reads, wherever it is.
+photos' names, compressed JSON. So one sketch costs a read of the table (32 bytes a photo) and one of its
+record, wherever it is.
 """
 
 import hashlib

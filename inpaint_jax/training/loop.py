@@ -77,7 +77,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         if jax.process_index() > 0:
             _log.setLevel(logging.WARNING)  # process 0 speaks for all
 
-    # What can be wrong with config, weights and data is found before anything is written or compiled.
+    # What can be wrong with config, weights and data is found before anything is written or compiled; but for what
+    # sketches made in the workdir need.
     check_config(config.to_dict())
     sharding.check_batch_size(config.batch_size)
     weights = LossWeights(
