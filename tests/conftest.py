@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
+from browser import chromium_page  # noqa: F401 (a fixture)
 from PIL import Image
 
 # Before a test imports jax; who wants to run them on another platform sets the variable.

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "train": "training.loop compilation",
     "evaluate": "evaluation compilation",
     "inpaint": "inpainting compilation",
-    "demo": "inference data visualize",
+    "demo": "inference export blending data features compilation",
     "configs": "",
     # the two entries and what they share
     "training.loop": "training checkpoints data writers visualize features losses metrics nets",

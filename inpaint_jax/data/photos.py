@@ -128,11 +128,12 @@ class Photo:
         return self.mode.partition(";")[0] in _GREY_MODES
 
 
-def read_photo(file: str | os.PathLike) -> Photo:
+def read_photo(file: str | os.PathLike | bytes, *, name: str | None = None) -> Photo:
     """Reads any image file that `read_image` reads.
 
     Args:
-      file: a path.
+      file: a path, or the bytes of an encoded image.
+      name: what to call the image in an error; the path unless given.
 
     Returns:
       Photo.
@@ -140,7 +141,7 @@ def read_photo(file: str | os.PathLike) -> Photo:
     Raises:
       UnreadableImage: the file is missing, truncated, or no image.
     """
-    pixels, image, bits = decode_image(file)
+    pixels, image, bits = decode_image(file, name=name)
     if image is None:
         return Photo(pixels, None, "RGB", None, bits, None, None, None, {})
     grey16 = None

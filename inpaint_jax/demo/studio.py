@@ -1,0 +1,215 @@
+"""What the page can do with a photo, without anything of the web: fill a hole, suggest a sketch."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+
+from inpaint_jax.blending import blend_seam
+from inpaint_jax.data.images import resize_only
+from inpaint_jax.data.sketches import sketch_from_edges
+from inpaint_jax.export import UnusableModel
+from inpaint_jax.features import pidinet
+from inpaint_jax.features.weights import WeightsInvalid
+from inpaint_jax.inference import Inpainter
+
+_log = logging.getLogger("inpaint_jax")
+
+_SMALLEST_SIDE = 8
+
+# PiDiNet was trained on photos of about this size; on larger ones it draws every leaf.
+_SKETCH_SIDE = 256
+
+
+class StudioError(ValueError):
+    """Something that whoever asked can mend; the message says how, in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """A photo without its hole.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], of the photo's size; given pixels are those of the photo, bit for bit.
+        worked_at: height and width that the model worked at.
+        temperatures: float32 [K], the attention's, head by head.
+        seconds: that it took.
+    """
+
+    pixels: np.ndarray
+    worked_at: tuple[int, int]
+    temperatures: np.ndarray
+    seconds: float
+
+
+class Studio:
+    """A model, and PiDiNet beside it where its weights are there.
+
+    Args:
+        inpainter: the model.
+        edges: parameters of PiDiNet, or None.
+
+    Attributes:
+        name: of the model.
+        step: of the training, that the model is of.
+        guided: whether it follows lines.
+        needs_lines: whether it was never trained without.
+        image_size: that it was trained at.
+        suggests: whether sketches can be suggested.
+    """
+
+    def __init__(self, inpainter: Inpainter, edges: pidinet.Params | None):
+        self._inpainter = inpainter
+        self._edges = edges
+        self.name = inpainter.name
+        self.step = inpainter.step
+        self.guided = inpainter.channels == 5
+        self.needs_lines = inpainter.needs_sketch
+        self.image_size = inpainter.image_size
+        self.suggests = self.guided and edges is not None
+
+    @classmethod
+    def open(cls, checkpoint: str | Path, step: int | None = None, pidinet_weights: str | None = None) -> "Studio":
+        """Loads the model, and PiDiNet if its weights are named or in the cache; nothing is downloaded.
+
+        Args:
+            checkpoint: the workdir of a run, or an exported file.
+            step: which checkpoint of a workdir; the best one by default.
+            pidinet_weights: a file.
+
+        Raises:
+            StudioError: there is no such model, or the file of weights is of no use.
+        """
+        try:
+            inpainter = Inpainter.load(checkpoint, step)
+            edges = None
+            if pidinet_weights or (inpainter.channels == 5 and pidinet.PIDINET.path.exists()):
+                edges = pidinet.load(pidinet_weights)
+            elif inpainter.channels == 5:
+                _log.info(
+                    "No sketches are suggested: that needs %s (%s) as --pidinet_weights=FILE.",
+                    pidinet.PIDINET.name,
+                    pidinet.PIDINET.url,
+                )
+        except (FileNotFoundError, UnusableModel, WeightsInvalid) as error:
+            raise StudioError(str(error)) from error
+        return cls(inpainter, edges)
+
+    def fill(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int) -> Filled:
+        """Fills a hole, at a smaller size if the photo is large.
+
+        A large photo is shrunk and filled, and what was filled is enlarged into it: soft there, untouched elsewhere.
+
+        Args:
+            photo: uint8 [H, W, 3], any size from 8 x 8 on.
+            hole: bool [h, w], True = missing; of the photo's shape but for the rounding, at any scale.
+            lines: bool, as `hole`, True = line; None for none. They are made one pixel wide, as in the training.
+            side: the longest that the model is to work at.
+
+        Returns:
+            Filled.
+
+        Raises:
+            StudioError: no hole, nothing but a hole, a shape that does not fit, no lines for a model that needs them,
+                or too large for the memory.
+        """
+        started = time.perf_counter()
+        self._check(photo, hole, lines)
+        height, width = photo.shape[:2]
+        scale = min(1.0, side / max(height, width))
+        shape = tuple(max(_SMALLEST_SIDE, round(n * scale)) for n in (height, width))
+        small = photo if shape == (height, width) else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
+        full_hole = _touched(hole, (height, width))
+        # Pixels that mix given and missing ones count as missing.
+        small_hole = _touched(full_hole, shape)
+        if small_hole.all():
+            raise StudioError(
+                "All of the photo is brushed, so nothing is left to continue from; erase some of the hole."
+            )
+        drawn = None if lines is None else _thinned(_touched(lines, shape))[None]
+        try:
+            made = self._inpainter.predict(small[None], small_hole[None], drawn)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise StudioError(
+                "That is too large for the memory of this machine; choose a smaller working size."
+            ) from error
+        completed = made.completed[0]
+        if shape != (height, width):
+            # The colours of a shrunk photo are not quite those beside the hole in full size: meet them at its border.
+            large = cv2.resize(made.completed[0], (width, height), interpolation=cv2.INTER_CUBIC)
+            completed = np.where(full_hole[..., None], large, photo)
+            completed = blend_seam(completed, large, full_hole, radius=4 / scale)
+        return Filled(completed, shape, made.temperatures[0], time.perf_counter() - started)
+
+    def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:
+        """Lines that PiDiNet sees in the photo as it is, §IV-F.
+
+        Args:
+            photo: uint8 [H, W, 3].
+            side: the longest that the result may have.
+
+        Returns:
+            bool [h, w], True = line; of the photo's proportions, with a shortest side of 256 or less.
+
+        Raises:
+            StudioError: PiDiNet's weights are not there.
+        """
+        if self._edges is None:
+            raise StudioError("There are no weights of PiDiNet here; start the page with --pidinet_weights=FILE.")
+        photo = resize_only(photo, _SKETCH_SIDE)
+        if max(photo.shape) > 8 * _SKETCH_SIDE:
+            raise StudioError("The photo is too narrow to suggest a sketch for; draw the lines yourself.")
+        height, width = photo.shape[:2]
+        # One program for many shapes: the sides are filled up to multiples of 64.
+        padded = np.pad(photo, ((0, -height % 64), (0, -width % 64), (0, 0)), mode="reflect")
+        edges = pidinet.edge_map(self._edges, padded[None].astype(np.float32) / 255)
+        lines = sketch_from_edges(np.asarray(edges[0])[:height, :width], scaled=True)
+        scale = min(1.0, side / max(height, width))
+        return _touched(lines, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+    def facts(self) -> dict[str, Any]:
+        """What a page needs to know of the model, as JSON can hold."""
+        names = ("name", "step", "guided", "needs_lines", "image_size", "suggests")
+        return {name: getattr(self, name) for name in names}
+
+    def _check(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None) -> None:
+        if min(photo.shape[:2]) < _SMALLEST_SIDE:
+            raise StudioError(f"The photo must have at least {_SMALLEST_SIDE} pixels each way.")
+        for kind, drawn in (("hole", hole), ("sketch", lines)):
+            if drawn is not None and not _same_proportions(drawn.shape, photo.shape[:2]):
+                raise StudioError(f"The {kind} has other proportions than the photo; draw it on the photo itself.")
+        if not hole.any():
+            raise StudioError("Nothing is brushed yet; brush over what should be replaced.")
+        if lines is None:
+            if self.needs_lines:
+                raise StudioError("This model always needs lines; draw some inside the hole.")
+        elif not self.guided:
+            raise StudioError("This model was trained without sketches and takes no lines.")
+
+
+def _same_proportions(drawn: tuple[int, ...], photo: tuple[int, ...]) -> bool:
+    """Whether one is the other shrunk or enlarged, each side rounded to whole pixels."""
+    scale = max(drawn) / max(photo)
+    return all(abs(a - b * scale) <= 1 for a, b in zip(drawn, photo))
+
+
+def _touched(drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """bool [h, w] at another size; what any True pixel lies in is True."""
+    if drawn.shape == shape:
+        return drawn
+    grows = drawn.shape[0] <= shape[0]
+    way = cv2.INTER_NEAREST_EXACT if grows else cv2.INTER_AREA
+    return cv2.resize(drawn.astype(np.float32), shape[::-1], interpolation=way) > 0
+
+
+def _thinned(lines: np.ndarray) -> np.ndarray:
+    from skimage.morphology import skeletonize  # takes half a second, which the first visitor need not notice
+
+    return skeletonize(lines)

@@ -1,0 +1,457 @@
+"""The web page: in a real Chromium, against the real server, with models that were trained for a few steps."""
+
+import asyncio
+import base64
+import io
+import re
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+import requests
+from browser import keep_screenshot, record_faults
+from conftest import REPOSITORY
+from PIL import Image
+
+from inpaint_jax.data.sources import open_source
+from inpaint_jax.demo.studio import Studio, StudioError
+from inpaint_jax.demo.turns import Crowded, Turns
+from inpaint_jax.features import pidinet
+from inpaint_jax.inference import Inpainter
+
+
+@contextmanager
+def demo(*arguments):
+    """The address of a page that runs in a process of its own."""
+    command = [sys.executable, "-m", "inpaint_jax.demo", "--port=0", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"The page is at (\S+)", line):
+                break
+        else:
+            pytest.fail("".join(lines))
+        # Read on, so that the server never waits for somebody to take its log.
+        threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True).start()
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+    assert "Traceback" not in "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def guided(guided_workdir, shared):
+    """The address of a page with a model that is guided by sketches, and PiDiNet."""
+    weights = shared / "weights" / pidinet.PIDINET.name
+    with demo(f"--checkpoint={guided_workdir}", f"--pidinet_weights={weights}", "--max_megapixels=2") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def unguided(tiny_workdir):
+    with demo(f"--checkpoint={tiny_workdir}") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A photo of 300 x 200 pixels, as a file."""
+    path = tmp_path_factory.mktemp("photo") / "cup.png"
+    Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((300, 200)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_workdir):
+    return Studio(Inpainter.load(tiny_workdir), None)
+
+
+# ------------------------------------------------------------------------------------------------------- in a browser
+
+
+def stroke(page, points):
+    """Draws with the mouse; points in pixels of the photo. Takes them as the canvas does, for where it ends up."""
+    box = page.locator("#canvas").bounding_box()
+    width = page.evaluate("document.getElementById('canvas').width")
+    at = [(box["x"] + x * box["width"] / width, box["y"] + y * box["width"] / width) for x, y in points]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for x, y in at[1:]:
+        page.mouse.move(x, y, steps=10)
+    page.mouse.up()
+
+
+def choose_tool(page, name):
+    page.locator(f"input[name=tool][value={name}]").check(force=True)
+
+
+def brush_hole(page, points, width=120):
+    """Draws a hole; `width` is of the page's own scale, whose 1024 are the longest side of the photo."""
+    page.locator("#width").fill(str(width))
+    choose_tool(page, "hole")
+    stroke(page, points)
+
+
+def upload(page, address, photo):
+    page.goto(address)
+    page.wait_for_selector("#examples img")
+    page.set_input_files("#file", photo)
+    page.wait_for_selector("#panel:visible")
+
+
+def fill(page):
+    page.click("#fill")
+    page.wait_for_selector("#result:visible", timeout=60_000)
+    page.wait_for_selector("#cancel", state="hidden")
+
+
+def shown_result(page):
+    """The pixels of the picture that the page shows as its result."""
+    data = page.evaluate("""async () => {
+        const image = document.getElementById('after');
+        await image.decode();
+        const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+        const context = canvas.getContext('2d');
+        context.drawImage(image, 0, 0);
+        return [canvas.height, canvas.width, ...context.getImageData(0, 0, canvas.width, canvas.height).data];
+    }""")
+    return np.array(data[2:], np.uint8).reshape(*data[:2], 4)[..., :3]
+
+
+def distance_to(points, height, width):
+    """Of every pixel to a polyline, in pixels."""
+    canvas = np.full((height, width), 255, np.uint8)
+    cv2.polylines(canvas, [np.round(np.array(points)).astype(np.int32)], False, 0)
+    return cv2.distanceTransform(canvas, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+HOLE = [(90, 100), (170, 110), (210, 90)]
+
+
+def test_hole_and_line_by_mouse(chromium_page, guided, photo, tmp_path):
+    faults = record_faults(chromium_page, (guided, "blob:"))
+    upload(chromium_page, guided, photo)
+    brush_hole(chromium_page, HOLE)
+    choose_tool(chromium_page, "line")
+    stroke(chromium_page, [(95, 100), (160, 108), (205, 92)])
+    keep_screenshot(chromium_page, "demo_drawing")
+    fill(chromium_page)
+    keep_screenshot(chromium_page, "demo_result")
+
+    with chromium_page.expect_download() as download:
+        chromium_page.click("#download")
+    assert download.value.suggested_filename == "cup_filled.png"
+    download.value.save_as(tmp_path / "downloaded.png")
+    before, after = (np.asarray(Image.open(path)) for path in (photo, tmp_path / "downloaded.png"))
+    np.testing.assert_array_equal(shown_result(chromium_page), after)
+    assert after.shape == before.shape
+    changed = (before != after).any(axis=-1)
+    away = distance_to(HOLE, *changed.shape)
+    radius = 120 * 300 / 1024 / 2
+    assert not changed[away > radius + 2].any()
+    assert changed[away < radius - 2].mean() > 0.9
+
+    # The same without the lines is another picture, with other temperatures or not, and as many of them.
+    labels = chromium_page.locator("#variants label").all_inner_texts()
+    assert labels == ["with your lines", "without lines"]
+    chromium_page.locator("#variants input >> nth=1").check(force=True)
+    without = shown_result(chromium_page)
+    assert (without != after).any()
+    assert (without == after)[away > radius + 2].all()
+    assert chromium_page.locator("#temperatures li").count() == 2
+    assert faults == []
+
+
+def test_slider_uncovers_the_original(chromium_page, guided, photo):
+    upload(chromium_page, guided, photo)
+    brush_hole(chromium_page, HOLE)
+    fill(chromium_page)
+    chromium_page.focus("#slider")
+    for _ in range(10):
+        chromium_page.keyboard.press("ArrowRight")
+    assert chromium_page.locator("#comparison").evaluate("e => e.style.getPropertyValue('--at')") == "60%"
+    boxes = [chromium_page.locator(name).bounding_box() for name in ("#before", "#after")]
+    assert boxes[0] == pytest.approx(boxes[1], abs=1)
+
+
+def test_hole_by_keyboard(chromium_page, guided, photo):
+    upload(chromium_page, guided, photo)
+    canvas = chromium_page.locator("#canvas")
+    canvas.focus()
+    for key in ("Space", *["Shift+ArrowRight"] * 3, "Space"):
+        chromium_page.keyboard.press(key)
+    drawn = canvas.screenshot()
+    chromium_page.keyboard.press("z")
+    assert canvas.screenshot() != drawn
+    chromium_page.keyboard.press("Shift+z")
+    assert canvas.screenshot() == drawn
+    chromium_page.keyboard.press("Enter")
+    chromium_page.wait_for_selector("#result:visible", timeout=60_000)
+
+
+def test_undo_redo_and_erasers(chromium_page, guided, photo):
+    upload(chromium_page, guided, photo)
+    shown = chromium_page.locator("#canvas")
+
+    def look():
+        chromium_page.mouse.move(1, 1)  # away, so that no brush is shown
+        chromium_page.wait_for_timeout(100)
+        return shown.screenshot()
+
+    bare = look()
+    brush_hole(chromium_page, HOLE)
+    with_hole = look()
+    choose_tool(chromium_page, "line")
+    stroke(chromium_page, [(95, 100), (205, 95)])
+    with_line = look()
+    assert len({bare, with_hole, with_line}) == 3
+    chromium_page.click("#undo")
+    assert look() == with_hole
+    chromium_page.click("#undo")
+    assert look() == bare
+    chromium_page.click("#redo")
+    chromium_page.click("#redo")
+    assert look() == with_line
+    choose_tool(chromium_page, "line-eraser")
+    stroke(chromium_page, [(90, 100), (210, 95)])
+    assert look() == with_hole  # erasing lines leaves the hole
+    chromium_page.click("#clear")
+    assert look() == bare
+
+
+def test_suggested_sketch(chromium_page, guided, photo):
+    upload(chromium_page, guided, photo)
+    brush_hole(chromium_page, HOLE)
+    chromium_page.mouse.move(1, 1)
+    before = chromium_page.locator("#canvas").screenshot()
+    chromium_page.click("#suggest")
+    chromium_page.wait_for_selector("#cancel", state="visible")
+    chromium_page.wait_for_selector("#cancel", state="hidden", timeout=60_000)
+    chromium_page.wait_for_timeout(100)
+    assert chromium_page.locator("#canvas").screenshot() != before
+    keep_screenshot(chromium_page, "demo_suggestion")
+    fill(chromium_page)
+    assert chromium_page.locator("#variants label").count() == 2
+
+
+def test_example_on_a_phone(chromium_page, unguided):
+    faults = record_faults(chromium_page, (unguided, "blob:"))
+    chromium_page.set_viewport_size({"width": 390, "height": 844})
+    chromium_page.goto(unguided)
+    chromium_page.click("#examples button >> nth=0")
+    chromium_page.wait_for_selector("#panel:visible")
+    assert chromium_page.locator("#lines-tools").is_hidden()  # the model knows no lines
+    chromium_page.locator("#side").select_option("256")
+    brush_hole(chromium_page, [(250, 200), (350, 220)])
+    fill(chromium_page)
+    assert chromium_page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert all(chromium_page.locator("img").evaluate_all("all => all.map(i => i.alt.length > 0)"))
+    keep_screenshot(chromium_page, "demo_phone")
+    assert faults == []
+
+
+def test_what_went_wrong_is_on_the_page(chromium_page, guided, photo, tmp_path):
+    text = tmp_path / "notes.png"
+    text.write_text("no picture at all")
+    chromium_page.goto(guided)
+    chromium_page.wait_for_selector("#examples img")
+    chromium_page.set_input_files("#file", text)
+    chromium_page.wait_for_selector("#error:not(:empty)")
+    assert chromium_page.inner_text("#error") == (
+        "notes.png is no photo that can be read here; choose a JPEG, PNG or WebP file."
+    )
+    keep_screenshot(chromium_page, "demo_error")
+    upload(chromium_page, guided, photo)
+    chromium_page.click("#fill")
+    assert chromium_page.inner_text("#error").startswith("Nothing is brushed yet")
+    brush_hole(chromium_page, HOLE)
+    assert chromium_page.inner_text("#error") == ""
+
+
+# ------------------------------------------------------------------------------------------------------------ by HTTP
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def square(height, width, share=4):
+    hole = np.zeros((height, width), np.uint8)
+    hole[height // share : -height // share, width // share : -width // share] = 255
+    return hole
+
+
+def ask(address, photo, hole, ticket="a", side=256, **files):
+    files = {"photo": ("cup.png", photo), "hole": ("hole.png", png(hole)), **files}
+    return requests.post(f"{address}/api/fill", files=files, data={"ticket": ticket, "side": side}, timeout=300)
+
+
+def decoded(answer):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer.json()["variants"][0]["image"]))))
+
+
+def test_visitors_are_served_in_turn(unguided, photo):
+    large = np.asarray(Image.open(photo).resize((384, 256)))
+    alone = decoded(ask(unguided, png(large), square(256, 384), "alone", 384))
+    answers, seen = {}, set()
+
+    def visit(ticket):
+        answers[ticket] = ask(unguided, png(large), square(256, 384), ticket, 384)
+
+    visitors = [threading.Thread(target=visit, args=(ticket,)) for ticket in ("one", "two", "three")]
+    for visitor in visitors:
+        visitor.start()
+    while any(visitor.is_alive() for visitor in visitors):
+        for ticket in ("one", "two", "three"):
+            seen.add(requests.get(f"{unguided}/api/turns/{ticket}", timeout=10).json()["before"])
+        time.sleep(0.01)
+    assert {0, 1, 2} <= seen
+    for answer in answers.values():
+        np.testing.assert_array_equal(decoded(answer), alone)
+
+
+@pytest.mark.parametrize(
+    ("photo_bytes", "sentence"),
+    [
+        (b"GIF89a and then nothing", "cup.png is no photo that can be read here; choose a JPEG, PNG or WebP file."),
+        (
+            png(np.zeros((1500, 1500), np.uint8)),
+            "cup.png has 1500 x 1500 pixels, more than the 2 megapixels that may be sent; make it smaller.",
+        ),
+        (png(np.zeros((200, 4), np.uint8)), "The photo must have at least 8 pixels each way."),
+    ],
+    ids=["no photo", "too large", "too small"],
+)
+def test_bad_photos(guided, photo_bytes, sentence):
+    answer = ask(guided, photo_bytes, square(100, 100))
+    assert (answer.status_code, answer.json()) == (422, {"error": sentence})
+
+
+def test_truncated_photo(guided, photo):
+    answer = ask(guided, photo.read_bytes()[:5000], square(200, 300))
+    assert answer.status_code == 422
+    assert re.match(r"cup.png cannot be read as an image: .*\.$", answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    ("hole", "sentence"),
+    [
+        (np.zeros((200, 300), np.uint8), "Nothing is brushed yet; brush over what should be replaced."),
+        (
+            np.full((200, 300), 255, np.uint8),
+            "All of the photo is brushed, so nothing is left to continue from; erase some of the hole.",
+        ),
+        (square(200, 200), "The hole has other proportions than the photo; draw it on the photo itself."),
+    ],
+    ids=["empty", "full", "other shape"],
+)
+def test_bad_holes(guided, photo, hole, sentence):
+    answer = ask(guided, photo.read_bytes(), hole)
+    assert (answer.status_code, answer.json()) == (422, {"error": sentence})
+
+
+def test_requests_that_no_page_of_ours_sends(guided, unguided, photo):
+    data = photo.read_bytes()
+    answer = ask(unguided, data, square(200, 300), lines=("lines.png", png(square(200, 300))))
+    assert answer.json() == {"error": "This model was trained without sketches and takes no lines."}
+    answer = ask(guided, data, square(200, 300), side=5000)
+    assert answer.json() == {"error": "The working size must be from 64 to 2048 pixels, not 5000."}
+    answer = requests.post(f"{guided}/api/fill", files={"photo": ("cup.png", data)}, timeout=30)
+    assert answer.json() == {"error": "The request is incomplete or wrong in: hole, side, ticket; reload the page."}
+    answer = requests.post(f"{guided}/api/photo", data=bytes(61_000_000), timeout=30)
+    assert answer.status_code == 413
+    assert answer.json()["error"].startswith("That is more than the 30 megabytes that may be sent")
+    assert requests.get(f"{guided}/api/examples/..%2F..%2Fapi.py", timeout=30).status_code == 404
+    assert requests.get(f"{guided}/", timeout=30).headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+def test_transparent_part_is_the_hole(guided, photo):
+    pixels = np.dstack([np.asarray(Image.open(photo)), 255 - square(200, 300)])
+    seen = requests.post(f"{guided}/api/photo", files={"photo": ("cut.png", png(pixels))}, timeout=30).json()
+    assert (seen["width"], seen["height"]) == (300, 200)
+    hole = np.asarray(Image.open(io.BytesIO(base64.b64decode(seen["hole"]))))
+    np.testing.assert_array_equal(hole, square(200, 300))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--checkpoint=nowhere"], "nowhere"),
+        (["--checkpoint={workdir}", "--port={taken}"], "give another --port"),
+        (["--checkpoint={workdir}", "--pidinet_weights=nowhere.pth"], "There is no file nowhere.pth"),
+    ],
+    ids=["checkpoint", "port", "weights"],
+)
+def test_command_that_cannot_start(tiny_workdir, unguided, arguments, sentence):
+    taken = unguided.rpartition(":")[2]
+    arguments = [argument.format(workdir=tiny_workdir, taken=taken) for argument in ["--port=0", *arguments]]
+    command = [sys.executable, "-m", "inpaint_jax.demo", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("demo: ")
+    assert sentence in last
+    assert "Traceback" not in done.stderr
+
+
+# --------------------------------------------------------------------------------------------------------- its parts
+
+
+def test_large_photo_is_filled_at_a_smaller_size(studio):
+    photo = np.asarray(Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((900, 600)))
+    hole = square(300, 450, share=3) > 0  # drawn at half the size
+    filled = studio.fill(photo, hole, None, side=128)
+    assert filled.worked_at == (85, 128)
+    assert filled.pixels.shape == photo.shape
+    missing = np.repeat(np.repeat(hole, 2, axis=0), 2, axis=1)
+    np.testing.assert_array_equal(filled.pixels[~missing], photo[~missing])
+    assert (filled.pixels != photo).any(axis=-1)[missing].mean() > 0.9
+    assert filled.temperatures.shape == (2,)
+
+
+def test_small_photo_is_filled_as_it_is(studio, tiny_workdir):
+    photo = np.asarray(Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((96, 64)))
+    hole = square(64, 96) > 0
+    filled = studio.fill(photo, hole, None, side=512)
+    np.testing.assert_array_equal(filled.pixels, Inpainter.load(tiny_workdir)(photo, hole))
+
+
+def test_suggestion_without_weights(studio, photo):
+    with pytest.raises(StudioError, match="--pidinet_weights"):
+        studio.suggest(np.asarray(Image.open(photo)), 300)
+
+
+def test_turns_come_in_order_of_arrival():
+    async def visit():
+        turns, order, gate = Turns(most_waiting=2), [], asyncio.Event()
+
+        async def one(ticket):
+            async with turns.turn(ticket):
+                order.append(ticket)
+                await gate.wait()
+
+        tasks = []
+        for ticket in "abc":
+            tasks.append(asyncio.create_task(one(ticket)))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [turns.before(ticket) for ticket in "abcd"] == [0, 1, 2, None]
+        with pytest.raises(Crowded, match="try again"):
+            await one("d")
+        tasks[1].cancel()  # who leaves makes room
+        gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == ["a", "c"]
+        assert [turns.before(ticket) for ticket in "abc"] == [None] * 3
+
+    asyncio.run(visit())
