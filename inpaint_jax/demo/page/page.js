@@ -93,6 +93,7 @@ async function open(file, name) {
     const seen = await call("/api/photo", { method: "POST", body: data, signal });
     const shown = await createImageBitmap(picture(seen.preview));
     photo = { file, name, width: seen.width, height: seen.height, shown, preview: picture(seen.preview) };
+    for (const id of ["canvas", "comparison"]) at(id).style.setProperty("--ratio", shown.width / shown.height);
     editor.open(shown, seen.hole && (await whiteOnly(picture(seen.hole))));
     document.body.classList.remove("empty");
     at("empty").hidden = true;
