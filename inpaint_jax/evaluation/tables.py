@@ -1,6 +1,7 @@
 """The rows of an evaluation as JSON, as CSV and as a Markdown table in the form of the paper's Table IV."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,10 +31,27 @@ def to_csv(rows: Rows) -> str:
     return text.getvalue()
 
 
-def to_markdown(rows: Rows) -> str:
-    """Table IV's form: a block of bins for each metric, a column for each method, the best of a line in bold.
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of the table: one metric in one bin.
 
-    Below the table stand the reasons for what is missing, and images whose PSNR is infinite.
+    Attributes:
+        heading: the metric, with an arrow to its good end.
+        bin: its label.
+        count: images.
+        cells: method -> the figure as text, None where there is none.
+        best: the text of the best figure of the line, None if there is none at all.
+    """
+
+    heading: str
+    bin: str
+    count: int
+    cells: Mapping[str, str | None]
+    best: str | None
+
+
+def lines(rows: Rows) -> list[Line]:
+    """Table IV's form: a block of bins for each metric that was computed, with a cell for each method.
 
     Args:
         rows: see `scores.summarise`.
@@ -41,34 +59,53 @@ def to_markdown(rows: Rows) -> str:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     labels = list(dict.fromkeys(row["bin"] for row in rows))
     found = {(row["method"], row["bin"]): row for row in rows}
-    counts = {label: found[methods[0], label]["count"] for label in labels}
-
-    lines = [
-        "| | mask ratio | images | " + " | ".join(_escape(method) for method in methods) + " |",
-        "|---|---|--:|" + "--:|" * len(methods),
-    ]
+    made = []
     for field, (heading, form, best_of) in _BLOCKS.items():
         if all(row[field] is None for row in rows):
             continue
         for label in labels:
-            values = [found[method, label][field] for method in methods]
-            shown = [None if value is None else form.format(value) for value in values]
-            best = form.format(best_of(value for value in values if value is not None)) if any(shown) else None
-            cells = ["–" if text is None else f"**{text}**" if text == best else text for text in shown]
-            lines.append(f"| {heading} | {label} | {counts[label]} | " + " | ".join(cells) + " |")
-            heading = ""
-    return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in _notes(rows))
+            values = {method: found[method, label][field] for method in methods}
+            known = [value for value in values.values() if value is not None]
+            cells = {method: None if value is None else form.format(value) for method, value in values.items()}
+            best = form.format(best_of(known)) if known else None
+            made.append(Line(heading, label, found[methods[0], label]["count"], cells, best))
+    return made
 
 
-def _notes(rows: Rows) -> list[str]:
-    notes = list(dict.fromkeys(f"FID: {row['fid_note']}" for row in rows if row["fid_note"]))
+def notes(rows: Rows) -> list[str]:
+    """The reasons for what is missing, and images whose PSNR is infinite; a sentence each.
+
+    Args:
+        rows: see `scores.summarise`.
+    """
+    found = list(dict.fromkeys(f"FID: {row['fid_note']}" for row in rows if row["fid_note"]))
     perfect = [row for row in rows if row["psnr_infinite"]]
-    notes += [
+    found += [
         f"PSNR: {row['psnr_infinite']} of {row['count']} images of {row['method']}, {row['bin']}, are perfect "
         "(infinite) and left out of the mean."
         for row in perfect
     ]
-    return notes
+    return found
+
+
+def to_markdown(rows: Rows) -> str:
+    """`lines` as a Markdown table, the best of a line in bold, with `notes` below it.
+
+    Args:
+        rows: see `scores.summarise`.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    written = [
+        "| | mask ratio | images | " + " | ".join(_escape(method) for method in methods) + " |",
+        "|---|---|--:|" + "--:|" * len(methods),
+    ]
+    above = None
+    for line in lines(rows):
+        heading = "" if line.heading == above else line.heading
+        above = line.heading
+        cells = ["–" if text is None else f"**{text}**" if text == line.best else text for text in line.cells.values()]
+        written.append(f"| {heading} | {line.bin} | {line.count} | " + " | ".join(cells) + " |")
+    return "\n".join(written) + "\n" + "".join(f"\n{note}\n" for note in notes(rows))
 
 
 def _escape(text: str) -> str:
