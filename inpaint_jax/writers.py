@@ -1,8 +1,10 @@
-"""Where numbers and pictures of a run go: metrics.jsonl and samples/ always, TensorBoard where it is installed.
+"""Where numbers and pictures of a run go: metrics.jsonl, environment.jsonl and samples/ always, TensorBoard where it is
+installed.
 
 The only place that knows clu's metric writers and TensorFlow.
 """
 
+import datetime
 import importlib.util
 import json
 import logging
@@ -10,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +20,7 @@ from PIL import Image
 _log = logging.getLogger("inpaint_jax")
 
 METRICS_FILE = "metrics.jsonl"
+ENVIRONMENT_FILE = "environment.jsonl"
 SAMPLES_FOLDER = "samples"
 
 
@@ -77,6 +81,17 @@ class RunWriter:
         if self._tensorboard:
             self._tensorboard.write_images(step, {"samples": sheet[None]})
         return path
+
+    def write_environment(self, step: int, environment: Mapping[str, Any]) -> None:
+        """Appends one line to environment.jsonl, {"step": …, "time": …, name: value, …}.
+
+        Args:
+            step: that the run starts or goes on from.
+            environment: what it does so with, as JSON can hold it.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with (self._workdir / ENVIRONMENT_FILE).open("a") as file:
+            file.write(json.dumps({"step": step, "time": now, **environment}) + "\n")
 
     def close(self) -> None:
         """Closes the files."""

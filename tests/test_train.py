@@ -70,12 +70,8 @@ def rows_of(workdir):
     return [{name: value for name, value in row.items() if name not in MEASURED} for row in read_metrics(workdir)]
 
 
-@pytest.fixture(scope="module")
-def finished(make_config, tmp_path_factory):
-    """A run of twelve steps that nothing disturbed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    loop.train(make_config(), workdir)
-    return workdir
+def starts_of(workdir):
+    return [json.loads(line) for line in (workdir / "environment.jsonl").read_text().splitlines()]
 
 
 def test_workdir_holds_what_is_promised(finished, make_config):
@@ -86,6 +82,9 @@ def test_workdir_holds_what_is_promised(finished, make_config):
         assert sheet.shape[1] > 4 * 32  # input, coarse, result, truth
         assert sheet.std() > 10
     assert Image.open(finished / "curves.png").size[0] > 500
+    (begun,) = starts_of(finished)
+    assert (begun["step"], begun["devices"], begun["processes"]) == (0, "1 x cpu", 1)
+    assert begun["versions"]["jax"] == jax.__version__
     assert sorted(int(path.name) for path in (finished / "checkpoints").iterdir())[-1] == 12
 
 
@@ -253,6 +252,7 @@ def test_a_run_from_before_a_field_goes_on(tiny_workdir, make_config, tmp_path):
         loop.train(make_config(model__attention="atma"), old)
     loop.train(make_config(train__max_steps=3, train__samples=0), old)
     assert read_metrics(old)[-1]["step"] == 3
+    assert [start["step"] for start in starts_of(old)] == [0, 2]
     assert json.loads((old / "config.json").read_text())["loss"]["adversarial"] == "hinge"
 
 

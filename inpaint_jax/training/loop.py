@@ -37,6 +37,7 @@ from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.training import sharding, steps
 from inpaint_jax.training.config import check_config
+from inpaint_jax.training.environment import describe_environment
 from inpaint_jax.training.feed import Feed
 from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
@@ -57,8 +58,9 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
 
     Args:
         config: see configs/default.py.
-        workdir: config.json, parameters.txt, metrics.jsonl, TensorBoard events, samples/, curves.png and
-            checkpoints/ go there; and sketches/, if the model needs some and the config names none.
+        workdir: config.json, parameters.txt, metrics.jsonl, environment.jsonl (hardware and versions of every start),
+            TensorBoard events, samples/, curves.png and checkpoints/ go there; and sketches/, if the model needs some
+            and the config names none.
         hosts: host:port of process 0, number of processes, and which of them this is, to train on several hosts.
 
     Returns:
@@ -197,6 +199,8 @@ class _Run:
             return
         with StopRequest() as stop, logging_redirect_tqdm(), _progress_bar(step, self.schedule.max_steps) as bar:
             writer = RunWriter(self.workdir, step) if jax.process_index() == 0 else None
+            if writer:
+                writer.write_environment(step, describe_environment())
             batches = self.feed.training_batches(step)
             meter = Meter(
                 self.schedule.log_every, self.feed.batch_size, lambda at, means: self._log(writer, bar, at, means)

@@ -1,0 +1,38 @@
+"""What a run is computed with: kinds of hardware and versions of libraries, no names of machines."""
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import jax
+
+from inpaint_jax import __version__
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Hardware and versions of this process, and the devices of all.
+
+    Returns:
+        devices ("2 x NVIDIA H200"), platform ("gpu"), processes, cpus and machine ("x86_64") of this host, memory_gib
+        of this host (None where the system does not tell), and versions, name -> version.
+    """
+    versions = {"inpaint_jax": __version__, "python": platform.python_version()}
+    return {
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "platform": jax.default_backend(),
+        "processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "memory_gib": _memory(),
+        "versions": versions | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return None
