@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "inference": "export checkpoints data visualize features nets",
     "export": "checkpoints",
     "sketching": "data features compilation",
+    "report": "evaluation checkpoints writers visualize",
     # helpers of the loop, and its core
     "training": "training.steps training.state training.sharding visualize losses metrics features nets",
     "training.steps": "training.state training.sharding losses metrics features nets",

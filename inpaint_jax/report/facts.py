@@ -1,0 +1,253 @@
+"""What the files of a workdir say about its run. Reads only; a run that goes on meanwhile is not disturbed."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inpaint_jax import checkpoints, writers
+from inpaint_jax.evaluation import tables
+
+_EVALUATION_FILE = "metrics.json"
+_UNFINISHED_FILE = "unfinished.npz"
+# What of an evaluation's settings a reader asks for first.
+_SETTINGS = {
+    "images": "{} images",
+    "data": "{}",
+    "limit": "of these the first {}",
+    "size": "{0} × {0}",
+    "masks": "masks: {}",
+    "seed": "seed {}",
+}
+# Below these folders are thousands of files, and no evaluation.
+_NOT_SEARCHED = ("checkpoints", "samples", "sketches", "images")
+
+
+class ReportError(ValueError):
+    """Something about the folders that whoever asked can mend; the message says how."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        name: its folder, seen from the workdir where it lies below.
+        folder: the same to open files in.
+        about: images, masks and models, in one line.
+        rows: the table, as in metrics.json.
+        lines: the same as text, see `tables.lines`.
+        notes: what belongs below the table.
+    """
+
+    name: str
+    folder: Path
+    about: str
+    rows: Sequence[Mapping[str, Any]]
+    lines: Sequence[tables.Line]
+    notes: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, as far as it has come.
+
+    Attributes:
+        name: of its config.
+        folder: name of the workdir.
+        config: section -> field -> value; fields outside of sections stand in "".
+        parameters: network -> number of parameters; empty where the run has not written that down.
+        rows: lines of metrics.jsonl.
+        sheets: (step, file) of the validation sheets, in this order.
+        environments: lines of environment.jsonl.
+        evaluations: finished ones.
+        remarks: what was found and is not shown, a sentence each.
+    """
+
+    name: str
+    folder: str
+    config: Mapping[str, Mapping[str, Any]]
+    parameters: Mapping[str, int]
+    rows: Sequence[Mapping[str, Any]]
+    sheets: Sequence[tuple[int, Path]]
+    environments: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Evaluation]
+    remarks: Sequence[str]
+
+    @property
+    def validations(self) -> list[Mapping[str, Any]]:
+        """The rows of a validation."""
+        return [row for row in self.rows if row.get("validation/loss") is not None]
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The row of the validation with the lowest loss."""
+        return min(self.validations, key=lambda row: row["validation/loss"], default=None)
+
+    def state(self) -> str:
+        """How far the run has come, in a sentence or two; whether it is running now, no file says."""
+        if not self.rows:
+            return "Nothing is logged yet."
+        schedule = self.config.get("train", {})
+        step, epoch = self.rows[-1]["step"], self.rows[-1]["epoch"]
+        limit = schedule.get("max_steps")
+        validated = self.validations[-1] if self.validations else None
+        if validated and limit and validated["step"] >= limit:
+            return f"Finished: the limit of {limit:,} steps is reached."
+        if validated:
+            stale_epochs, stale_steps = (validated[unit] - self.best[unit] for unit in ("epoch", "step"))
+            # Epochs are rounded in the log.
+            patient = stale_epochs < schedule.get("patience_epochs", math.inf) - 1e-3
+            if not patient or stale_steps >= (schedule.get("patience_steps") or math.inf):
+                return f"Finished: the validation loss has not fallen for {stale_epochs:.1f} epochs."
+        to_go = f" of at most {limit:,}" if limit else ""
+        return f"Not finished: step {step:,}{to_go} is logged, epoch {epoch:.1f}. The same train.py command goes on."
+
+    def training_seconds(self) -> float | None:
+        """Time of the training steps, by their logged speed; validating, saving and compiling come on top."""
+        batch_size = self.config.get("", {}).get("batch_size")
+        rows = [row for row in self.rows if row.get("images_per_second")]
+        if not rows or not batch_size:
+            return None
+        steps = [b["step"] - a["step"] for a, b in zip([{"step": 0}, *rows], rows)]
+        return sum(count * batch_size / row["images_per_second"] for count, row in zip(steps, rows))
+
+    def speed(self) -> float | None:
+        """Images a second, the median of the log."""
+        speeds = [row["images_per_second"] for row in self.rows if row.get("images_per_second")]
+        return statistics.median(speeds) if speeds else None
+
+    def memory_peak(self) -> float | None:
+        """GiB that the main process held at most on its host."""
+        return max((row["host_memory_peak_gib"] for row in self.rows if row.get("host_memory_peak_gib")), default=None)
+
+
+def gather(workdir: str | Path, evaluations: Sequence[str | Path] = ()) -> Run:
+    """Reads a workdir.
+
+    Args:
+        workdir: of a training run, however far it has come.
+        evaluations: folders of `evaluate.py`; those below the workdir by default.
+
+    Raises:
+        ReportError: there is no such run, a file of it is damaged, or a named folder holds no evaluation.
+    """
+    workdir = Path(workdir)
+    config = _config(workdir)
+    remarks: list[str] = []
+    if evaluations:
+        found = [_evaluation(Path(folder), str(folder)) for folder in evaluations]
+    else:
+        found = list(_evaluations_below(workdir, remarks))
+    flat = {name: value for name, value in config.items() if not isinstance(value, Mapping)}
+    return Run(
+        name=str(config.get("name", "run")),
+        folder=workdir.resolve().name,
+        config={"": flat} | {name: value for name, value in config.items() if isinstance(value, Mapping)},
+        parameters=_parameters(workdir),
+        rows=_log(workdir, writers.METRICS_FILE, ("step", "epoch")),
+        sheets=_sheets(workdir),
+        environments=_log(workdir, writers.ENVIRONMENT_FILE, ("step",)),
+        evaluations=found,
+        remarks=remarks,
+    )
+
+
+def thin_out(count: int, limit: int, always: Sequence[int] = ()) -> list[int]:
+    """Some of so many things in a row: the first, the last, and more at the start, where a run changes fastest.
+
+    Args:
+        count: how many there are.
+        limit: how many to take, 2 or more.
+        always: positions to take in any case, in place of their neighbours.
+
+    Returns:
+        positions from 0, rising, at most `limit` and those of `always`.
+    """
+    if count <= limit:
+        return list(range(count))
+    # Squares; but no position twice, where they lie closer together than one.
+    chosen = [max(number, int((count - 1) * (number / (limit - 1)) ** 2 + 0.5)) for number in range(limit)]
+    for position in always:
+        if position not in chosen:
+            nearest = min(chosen[1:-1], key=lambda other: abs(other - position), default=None)
+            chosen = sorted({position, *chosen} - {nearest})
+    return chosen
+
+
+def _config(workdir: Path) -> dict[str, Any]:
+    if workdir.is_file():
+        raise ReportError(
+            f"{workdir} is a file, and an exported model has no history; give the workdir of its training run."
+        )
+    try:
+        config = checkpoints.load_config(workdir)
+    except FileNotFoundError as error:
+        raise ReportError(str(error)) from error
+    except ValueError as error:
+        raise ReportError(f"{workdir / 'config.json'} is damaged ({error}); put back the config of the run.") from error
+    if not isinstance(config, dict):
+        raise ReportError(f"{workdir / 'config.json'} holds no config; give the workdir of a training run.")
+    return config
+
+
+def _log(workdir: Path, file: str, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """Line by line, so that the message can name the one that is damaged."""
+    path = workdir / file
+    rows = []
+    content = path.read_bytes() if path.exists() else b""  # there is none where the run has just begun
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if not all(isinstance(row[name], int | float) for name in needed):
+                raise ValueError(f"no {needed}")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ReportError(f"{path} is damaged in line {number}; remove that line.") from error
+        rows.append(row)
+    return rows
+
+
+def _parameters(workdir: Path) -> dict[str, int]:
+    path = workdir / "parameters.txt"
+    if not path.is_file():
+        return {}
+    text = path.read_text(errors="replace")
+    found = re.findall(r"^(\w+)\n\+-.*?^Total: ([\d,]+)", text, re.MULTILINE | re.DOTALL)
+    return {name: int(count.replace(",", "")) for name, count in found}
+
+
+def _sheets(workdir: Path) -> list[tuple[int, Path]]:
+    files = (workdir / writers.SAMPLES_FOLDER).glob("step_*.png")
+    return sorted((int(match[1]), path) for path in files if (match := re.fullmatch(r"step_(\d+)", path.stem)))
+
+
+def _evaluations_below(workdir: Path, remarks: list[str]) -> Iterator[Evaluation]:
+    for folder, inner, files in os.walk(workdir):
+        inner[:] = sorted(name for name in inner if name not in _NOT_SEARCHED)
+        name = os.path.relpath(folder, workdir)
+        if _UNFINISHED_FILE in files:
+            remarks.append(f"The evaluation in {name} is not finished: the same evaluate.py with --resume goes on.")
+        elif _EVALUATION_FILE in files:
+            try:
+                yield _evaluation(Path(folder), name)
+            except ReportError as error:
+                remarks.append(str(error))
+
+
+def _evaluation(folder: Path, name: str) -> Evaluation:
+    path = folder / _EVALUATION_FILE
+    if not path.is_file():
+        raise ReportError(f"{folder} holds no finished evaluation; give the --output of an evaluate.py that has ended.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rows, settings = document["rows"], document["settings"]
+        about = [form.format(settings[key]) for key, form in _SETTINGS.items() if settings.get(key) is not None]
+        about += [f"{model} at step {found['step']}" for model, found in settings.get("models", {}).items()]
+        return Evaluation(name, folder, ", ".join(about), rows, tables.lines(rows), tables.notes(rows))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ReportError(f"The evaluation in {name} is damaged; run its evaluate.py again.") from error
