@@ -12,7 +12,13 @@ from conftest import REPOSITORY
 from scipy import ndimage
 
 from inpaint_jax.data import sketches
-from inpaint_jax.data.sketches import MissingSketch, SketchStore, UnusableSketches, sketch_from_edges
+from inpaint_jax.data.sketches import (
+    MissingSketch,
+    SketchStore,
+    UnfinishedSketches,
+    UnusableSketches,
+    sketch_from_edges,
+)
 
 EIGHT = np.ones((3, 3), int)
 
@@ -199,21 +205,83 @@ def test_a_folder_of_other_sketches_is_refused(tmp_path, source):
         sketches.claim(tmp_path, source, SETTINGS, 3)
 
 
-def test_damage_is_one_sentence(tmp_path, source):
+def read_all(folder, source):
+    """Every sketch and every name; or the sentence that says what is wrong."""
+    try:
+        store = SketchStore(folder)
+        missing = store.missing()
+        found = [store[index].tolist() for index in range(len(store)) if index not in missing]
+        try:
+            store.check(Source([*source.names[:-1], "other.png"]))  # reads the names of every file
+        except UnusableSketches as error:
+            return (found, missing) if "number 6 is" in str(error) else str(error)
+    except UnusableSketches as error:
+        return str(error)
+
+
+def test_damage_to_any_byte_is_one_sentence(tmp_path, source):
+    """Flipped, cut off or zero: in the table, in a record, in the names."""
+    write(tmp_path, source, unreadable=(1,))
+    whole = read_all(tmp_path, source)
+    assert (len(whole[0]), whole[1]) == (6, [1])
+    for name in ("00000.sketches", "00002.sketches", "index.json"):
+        path = tmp_path / name
+        content = path.read_bytes()
+        flipped = [content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1 :] for i in range(len(content))]
+        shorter = [content[:i] for i in range(0, len(content) - 1, 7)]  # a newline ends the index
+        zeros = [content[:i] + bytes(len(content) - i) for i in range(0, len(content) - 1, 7)]
+        for damaged in (*flipped, *shorter, *zeros):
+            path.write_bytes(damaged)
+            found = read_all(tmp_path, source)
+            if name == "index.json" and found == whole:  # a blank may be another blank
+                assert json.loads(damaged) == json.loads(content)
+                continue
+            assert "; delete" in found
+            assert "\n" not in found
+        path.write_bytes(content)
+    assert read_all(tmp_path, source) == whole
+
+
+def test_what_is_wrong_with_a_file_is_named(tmp_path, source):
     write(tmp_path, source)
     path = tmp_path / "00001.sketches"
-    content = bytearray(path.read_bytes())
-    for damaged in (content[:300], content[:20], b"", content[:-160] + bytes(160)):
+    content = path.read_bytes()
+    for damaged, words in (
+        (content[:9], "its table is damaged"),
+        (content[:-1], "it is cut off"),
+        (content[:164] + bytes(len(content) - 164), "a record in it is damaged"),
+        (b"", ""),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(UnusableSketches, match=r"00001\.sketches cannot be read .* delete it") as error:
+        with pytest.raises(UnusableSketches, match=rf"00001\.sketches cannot be read .*{words}.*; delete it and start"):
             all_of(SketchStore(tmp_path))
-        assert "\n" not in str(error.value)
-    for damaged in ("{", "[]", json.dumps({"format": 1})):
+    for damaged in ("{", "[]", json.dumps({"format": 2})):
         (tmp_path / "index.json").write_text(damaged)
         with pytest.raises(UnusableSketches, match=r"index\.json is damaged"):
             SketchStore(tmp_path)
+    (tmp_path / "index.json").write_text('{"format": 1, "settings": {}}')
+    with pytest.raises(UnusableSketches, match="sketches of format 1, not 2; delete it and make them anew"):
+        SketchStore(tmp_path)
     with pytest.raises(FileNotFoundError, match="no sketches in"):
         SketchStore(tmp_path / "elsewhere")
+
+
+def test_who_made_them_is_named_where_they_have_to_be_made_again(tmp_path, source):
+    for shards in ([], [0, 1, 2]):
+        missing = sketches.claim(tmp_path, source, SETTINGS, 3, maker="train.py")
+        for number, photos in missing.items():
+            if number in shards:
+                records = [sketches.pack(drawn(i)) for i in photos]
+                sketches.write_shard(tmp_path, number, [source.name(i) for i in photos], records)
+        if not shards:
+            with pytest.raises(UnfinishedSketches, match=r"start the same train\.py again to go on"):
+                SketchStore(tmp_path)
+    store = SketchStore(tmp_path)
+    with pytest.raises(UnusableSketches, match=r"but the data has 6; delete it, and train\.py makes them anew"):
+        store.check(Source(source.names[:-1]))
+    (tmp_path / "00001.sketches").write_bytes(b"no sketches")
+    with pytest.raises(UnusableSketches, match=r"delete it and start the same train\.py again"):
+        store[3]
 
 
 def test_reading_takes_neither_jax_nor_scikit_image():

@@ -1,25 +1,27 @@
 """Sketches: thin lines made of an edge map (§IV-F), and the folder that keeps those of a whole data set.
 
-`python -m inpaint_jax.sketching` makes such a folder. It holds index.json, with the settings and a checksum over the
-names of the photos, and files of `shard_size` sketches each. A sketch has the size of its photo after the resize and
-before the crop, so that training crops and flips the two alike.
+`python -m inpaint_jax.sketching` makes such a folder. It holds index.json, with the settings, a checksum over the
+names of the photos and one over itself, and files of `shard_size` sketches each. A sketch has the size of its photo
+after the resize and before the crop, so that training crops and flips the two alike.
 
-A file is a table and then records. The table is an int64 [n + 1, 4] array in numpy's .npy format; its rows are where a
-record starts behind the table, its length, and the sketch's height and width. A record is the sketch's rows, 8 pixels a
-byte (numpy.packbits), compressed by zlib; that of a photo that could not be read is empty. The last row is of the
-photos' names, compressed JSON. So one sketch costs a read of the table (32 bytes a photo) and one of its
-record, wherever it is.
+A file is a checksum, a table and then records. The table is a little-endian int64 [n + 1, 5] array; its rows are where
+a record starts behind the table, its length, the sketch's height and width, and the record's checksum. A record is the
+sketch's rows, 8 pixels a byte (numpy.packbits), compressed by zlib; that of a photo that could not be read is empty,
+with -1 for height and width. The last row is of the photos' names, compressed JSON. The first 4 bytes are the table's
+checksum; all of these are CRC-32. So one sketch costs a read of the table (40 bytes a photo) and one of its record,
+wherever it is, and damage anywhere is found where it would be read.
 """
 
+import contextlib
 import hashlib
-import io
 import json
+import logging
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import cv2
 import numpy as np
@@ -34,14 +36,25 @@ THRESHOLD = 0.65
 MIN_SIZE = 100
 """The paper's, in pixels at 256 x 256."""
 
+COMMAND = "python -m inpaint_jax.sketching"
+"""What makes folders of sketches."""
+
 _REFERENCE_SIDE = 256
 _INDEX = "index.json"
-_FORMAT = 1
-_COMMAND = "python -m inpaint_jax.sketching"
+_FORMAT = 2
+_COLUMNS = 5
+_CHECKSUM_BYTES = 4
+_NO_SKETCH = (b"", -1, -1)
+
+_log = logging.getLogger("inpaint_jax")
 
 
 class UnusableSketches(ValueError):
     """A folder of sketches that is unfinished, damaged, or of other photos or settings; one sentence."""
+
+
+class UnfinishedSketches(UnusableSketches):
+    """A folder of sketches that lacks some of its files; whoever made it can go on."""
 
 
 class MissingSketch(LookupError):
@@ -120,7 +133,8 @@ def sketch_square(
         height, width = shape
         raise UnusableSketches(
             f"The sketch of photo number {index} is {sketch.shape[1]} x {sketch.shape[0]} pixels, but the photo after "
-            f"the resize {width} x {height}; make the sketches of this data once more by {_COMMAND}."
+            f"the resize {width} x {height}: the photos have changed since, so delete their sketches and make them "
+            "anew."
         )
     return cut_square(sketch, size, corner)
 
@@ -158,7 +172,12 @@ def pack(sketch: np.ndarray) -> tuple[bytes, int, int]:
 
 
 def claim(
-    folder: str | os.PathLike, source: ImageSource, settings: Mapping[str, Any], shard_size: int
+    folder: str | os.PathLike,
+    source: ImageSource,
+    settings: Mapping[str, Any],
+    shard_size: int,
+    *,
+    maker: str = COMMAND,
 ) -> dict[int, range]:
     """Makes the folder, or checks that the sketches in it are those that are wanted.
 
@@ -167,6 +186,7 @@ def claim(
       source: the photos.
       settings: all else that the sketches depend on, as JSON can hold.
       shard_size: sketches in a file.
+      maker: the command that makes them, to be named where it has to be started again.
 
     Returns:
       The files that are still to be written by `write_shard`: number of the file -> numbers of its photos.
@@ -184,15 +204,19 @@ def claim(
     }
     if (folder / _INDEX).exists():
         found = _read_index(folder)
-        if differing := _differences(found, index):
+        if differing := _differences({name: found[name] for name in index}, index):
             raise UnusableSketches(
-                f"{folder} holds sketches with other settings ({'; '.join(differing)}); give another --output, or "
-                "delete it."
+                f"{folder} holds sketches with other settings ({'; '.join(differing)}); delete it, or make these in "
+                "another folder."
             )
     elif any(folder.glob("*.sketches")):
-        raise UnusableSketches(f"{folder} holds sketches but no {_INDEX}; give another --output, or delete it.")
+        raise UnusableSketches(
+            f"{folder} holds sketches but no {_INDEX}; delete it, or make sketches in another folder."
+        )
     else:
         folder.mkdir(parents=True, exist_ok=True)
+        index["maker"] = maker
+        index["checksum"] = _checksum_of_index(index)
         write_bytes(folder / _INDEX, (json.dumps(index, indent=2) + "\n").encode())
     firsts = range(0, len(source), shard_size)
     shards = {number: range(first, min(first + shard_size, len(source))) for number, first in enumerate(firsts)}
@@ -210,15 +234,15 @@ def write_shard(
       names: of its photos.
       records: from `pack`; None for a photo that could not be read.
     """
-    rows = [record or (b"", 0, 0) for record in records]
+    rows = [record or _NO_SKETCH for record in records]
     rows.append((zlib.compress(json.dumps(list(names)).encode()), 0, 0))
-    lengths = [len(body) for body, _, _ in rows]
-    starts = np.cumsum([0, *lengths[:-1]])
-    table = [(start, len(body), height, width) for start, (body, height, width) in zip(starts, rows)]
-    file = io.BytesIO()
-    np.save(file, np.array(table, np.int64))
-    file.writelines(body for body, _, _ in rows)
-    write_bytes(_shard(Path(folder), number), file.getvalue())
+    starts = np.cumsum([0, *(len(body) for body, _, _ in rows[:-1])])
+    table = np.array(
+        [(start, len(body), height, width, zlib.crc32(body)) for start, (body, height, width) in zip(starts, rows)],
+        "<i8",
+    ).tobytes()
+    checksum = zlib.crc32(table).to_bytes(_CHECKSUM_BYTES, "little")
+    write_bytes(_shard(Path(folder), number), b"".join([checksum, table, *(body for body, _, _ in rows)]))
 
 
 class SketchStore:
@@ -228,27 +252,28 @@ class SketchStore:
       folder: as `python -m inpaint_jax.sketching --output` made it.
 
     Attributes:
+      folder: as given.
       settings: data, size, resize, threshold, min_size, weights.
+      maker: the command that made it.
 
     Raises:
       FileNotFoundError: no such folder of sketches.
-      UnusableSketches: it is unfinished or damaged.
+      UnfinishedSketches: some of its files are missing.
+      UnusableSketches: its index is damaged or of another format.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         if not (self.folder / _INDEX).is_file():
-            raise FileNotFoundError(f"There are no sketches in {self.folder}; make them by {_COMMAND}.")
+            raise FileNotFoundError(f"There are no sketches in {self.folder}; make them by {COMMAND}.")
         self._index = _read_index(self.folder)
-        if self._index["format"] != _FORMAT:
-            raise UnusableSketches(f"{self.folder} has format {self._index['format']!r}, not {_FORMAT}; update me.")
         self.settings: dict[str, Any] = self._index["settings"]
+        self.maker: str = self._index["maker"]
         self._shard_size: int = self._index["shard_size"]
-        shards = -(-len(self) // self._shard_size)
-        if missing := sum(not _shard(self.folder, number).exists() for number in range(shards)):
-            raise UnusableSketches(
-                f"{self.folder} is unfinished, {missing} of its {shards} files are missing; start the same {_COMMAND} "
-                "again to go on."
+        if missing := sum(not _shard(self.folder, number).exists() for number in self._shards()):
+            raise UnfinishedSketches(
+                f"{self.folder} is unfinished, {missing} of its {len(self._shards())} files are missing; start the "
+                f"same {self.maker} again to go on."
             )
 
     def __len__(self) -> int:
@@ -266,12 +291,29 @@ class SketchStore:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.folder} has sketches of {len(self)} photos; there is no number {index}.")
         shard, row = divmod(int(index), self._shard_size)
-        packed, height, width = self._read(shard, row)
-        if not height:
-            name = self._names(shard)[row]
-            raise MissingSketch(f"{name} has no sketch in {self.folder}: it could not be read when they were made.")
-        rows = np.frombuffer(packed, np.uint8).reshape(height, -1)
-        return np.unpackbits(rows, axis=1, count=width).astype(bool)
+        with self._reading(shard) as (file, table):
+            height, width = table[row, 2:4].tolist()
+            if (height, width) != _NO_SKETCH[1:]:
+                rows = np.frombuffer(_record(file, table, row), np.uint8).reshape(height, -1)
+                return np.unpackbits(rows, axis=1, count=width).astype(bool)
+        name = self._names(shard)[row]
+        raise MissingSketch(f"{name} has no sketch in {self.folder}: it could not be read when they were made.")
+
+    def missing(self, limit: int | None = None) -> list[int]:
+        """Numbers of the photos that have no sketch, because they could not be read when the sketches were made.
+
+        Args:
+          limit: among the first `limit` photos only. Reads the tables of these alone.
+
+        Raises:
+          UnusableSketches: a table is damaged.
+        """
+        count = len(self) if limit is None else min(limit, len(self))
+        found = []
+        for first in range(0, count, self._shard_size):
+            with self._reading(first // self._shard_size) as (_, table):
+                found += (first + np.flatnonzero(table[:-1, 2] == _NO_SKETCH[1])).tolist()
+        return [number for number in found if number < count]
 
     def check(self, source: ImageSource, *, size: int | None = None, resize: str | None = None) -> None:
         """Makes sure that the sketches are of these photos, by their number and names.
@@ -284,7 +326,7 @@ class SketchStore:
         Raises:
           UnusableSketches: they are not; names the first difference.
         """
-        cure = f"make sketches of this data by {_COMMAND}"
+        cure = self._cure
         for name, wanted in (("size", size), ("resize", resize)):
             if wanted is not None and self.settings[name] != wanted:
                 raise UnusableSketches(
@@ -305,23 +347,49 @@ class SketchStore:
                     )
         raise UnusableSketches(f"The names in {self.folder} disagree with its {_INDEX}; delete it and {cure}.")
 
-    def _read(self, shard: int, row: int) -> tuple[bytes, int, int]:
+    @property
+    def _cure(self) -> str:
+        """What to do about sketches that do not fit."""
+        if self.maker == COMMAND:
+            return f"make sketches of this data by {COMMAND}"
+        return f"delete it, and {self.maker} makes them anew"
+
+    def _shards(self) -> range:
+        """Numbers of the files."""
+        return range(-(-len(self) // self._shard_size))
+
+    @contextlib.contextmanager
+    def _reading(self, shard: int) -> Iterator[tuple[BinaryIO, np.ndarray]]:
+        """A file and its table, int64 [n + 1, 5], whole; what is wrong with them is said in one sentence."""
         path = _shard(self.folder, shard)
+        rows = min(self._shard_size, len(self) - shard * self._shard_size) + 1
         try:
             with path.open("rb") as file:
-                table = np.load(file, allow_pickle=False)
-                start, length, height, width = table[row].tolist()
-                file.seek(start, os.SEEK_CUR)
-                body = file.read(length)
-            return zlib.decompress(body) if body else b"", height, width
-        except (OSError, ValueError, LookupError, EOFError, zlib.error) as error:
+                checksum, table = file.read(_CHECKSUM_BYTES), file.read(rows * _COLUMNS * 8)
+                if zlib.crc32(table).to_bytes(_CHECKSUM_BYTES, "little") != checksum:
+                    raise ValueError("its table is damaged")
+                table = np.frombuffer(table, "<i8").reshape(rows, _COLUMNS)
+                if os.fstat(file.fileno()).st_size != _CHECKSUM_BYTES + table.nbytes + table[-1, :2].sum():
+                    raise ValueError("it is cut off")
+                yield file, table
+        except (OSError, ValueError, zlib.error) as error:
             raise UnusableSketches(
-                f"{path} cannot be read ({type(error).__name__}: {error}); delete it and start the same {_COMMAND} "
-                "again."
+                f"{path} cannot be read ({error}); delete it and start the same {self.maker} again."
             ) from error
 
     def _names(self, shard: int) -> list[str]:
-        return json.loads(self._read(shard, -1)[0])
+        with self._reading(shard) as (file, table):
+            return json.loads(_record(file, table, -1))
+
+
+def _record(file: BinaryIO, table: np.ndarray, row: int) -> bytes:
+    """A record, decompressed; raises ValueError or zlib.error."""
+    start, length, _, _, checksum = table[row].tolist()
+    file.seek(_CHECKSUM_BYTES + table.nbytes + start)
+    body = file.read(length)
+    if zlib.crc32(body) != checksum:
+        raise ValueError("a record in it is damaged")
+    return zlib.decompress(body)
 
 
 def _shard(folder: Path, number: int) -> Path:
@@ -329,12 +397,17 @@ def _shard(folder: Path, number: int) -> Path:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / _INDEX
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        if not {"format", "settings", "count", "names", "shard_size"} <= index.keys():
-            raise ValueError("entries are missing")
-    except (ValueError, AttributeError) as error:
-        raise UnusableSketches(f"{folder / _INDEX} is damaged ({error}); delete {folder} to start again.") from error
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if index["format"] == _FORMAT and index["checksum"] != _checksum_of_index(index):
+            raise ValueError("its checksum is another")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UnusableSketches(f"{path} is damaged ({error}); delete {folder} to start again.") from error
+    if index["format"] != _FORMAT:
+        raise UnusableSketches(
+            f"{folder} holds sketches of format {index['format']!r}, not {_FORMAT}; delete it and make them anew."
+        )
     return index
 
 
@@ -353,3 +426,9 @@ def _checksum_of_names(source: ImageSource) -> str:
     for index in range(len(source)):
         digest.update(source.name(index).encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()[:16]
+
+
+def _checksum_of_index(index: Mapping[str, Any]) -> str:
+    """Over all of it but the checksum itself."""
+    rest = {name: value for name, value in index.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
