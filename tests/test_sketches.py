@@ -12,6 +12,7 @@ from conftest import REPOSITORY
 from scipy import ndimage
 
 from inpaint_jax.data import sketches
+from inpaint_jax.data.images import UnreadableImage
 from inpaint_jax.data.sketches import (
     MissingSketch,
     SketchStore,
@@ -120,6 +121,18 @@ class Source:
         return self.names[index]
 
 
+@dataclasses.dataclass
+class Photos(Source):
+    """Some of them can be read."""
+
+    readable: set[int]
+
+    def __getitem__(self, index):
+        if index not in self.readable:
+            raise UnreadableImage(self.names[index], "it is broken")
+        return np.zeros((8, 8, 3), np.uint8)
+
+
 SETTINGS = {"data": "folder:photos", "size": 64, "resize": "shortest", "threshold": 0.65, "min_size": 100}
 
 
@@ -182,6 +195,77 @@ def test_belongs_to_its_photos_wherever_they_are(tmp_path, source):
         with pytest.raises(UnusableSketches, match=words) as error:
             store.check(other, **fields)
         assert "\n" not in str(error.value)
+
+
+def test_the_first_photos_may_be_enough(tmp_path, source):
+    missing = sketches.claim(tmp_path, source, SETTINGS, 3, limit=4)
+    assert missing == {0: range(3), 1: range(3, 4)}
+    for number, photos in missing.items():
+        sketches.write_shard(
+            tmp_path, number, [source.name(i) for i in photos], [sketches.pack(drawn(i)) for i in photos]
+        )
+    store = SketchStore(tmp_path)
+    assert len(store) == 4
+    np.testing.assert_array_equal(store[3], drawn(3))
+    for limit in (1, 4):
+        store.check(source, limit=limit)
+    for limit in (5, None):
+        with pytest.raises(UnusableSketches, match="sketches of 4 photos, but the data has 7"):
+            store.check(source, limit=limit)
+    with pytest.raises(UnusableSketches, match=r"number 3 is 'street/3[.]jpg' there"):
+        store.check(Source([*source.names[:3], "x", *source.names[4:]]), limit=2)
+    assert sketches.claim(tmp_path, source, SETTINGS, 3, limit=4) == {}
+    with pytest.raises(UnusableSketches, match=r"count: 4 there, 7 now"):
+        sketches.claim(tmp_path, source, SETTINGS, 3)
+
+
+def test_the_digest_is_of_settings_names_and_content(tmp_path, source):
+    def digest(name, settings, pictures, names):
+        renamed = Source(names)
+        for number, photos in sketches.claim(tmp_path / name, renamed, settings, 3).items():
+            records = [sketches.pack(pictures(i)) for i in photos]
+            sketches.write_shard(tmp_path / name, number, [names[i] for i in photos], records)
+        return SketchStore(tmp_path / name).digest()
+
+    def other(index):
+        return drawn(index) ^ (index == 6)
+
+    first = digest("first", SETTINGS, drawn, source.names)
+    assert digest("moved", SETTINGS | {"data": "folder:elsewhere"}, drawn, source.names) == first
+    changed = {
+        digest("settings", SETTINGS | {"threshold": 0.5}, drawn, source.names),
+        digest("content", SETTINGS, other, source.names),
+        digest("names", SETTINGS, drawn, [*source.names[:-1], "x"]),
+    }
+    assert len(changed - {first}) == 3
+
+
+def test_photos_without_a_sketch_are_counted(tmp_path, source, caplog):
+    """One photo can be read now, the others cannot."""
+    readable = set(range(7)) - {6}
+    photos = Photos(source.names, readable)
+    write(tmp_path, source, unreadable=(1, 6))
+    store = SketchStore(tmp_path)
+    assert (store.missing(), store.missing(6), store.missing(1)) == ([1, 6], [1], [])
+    store.check_missing(photos, limit=1, needed=True)
+    assert not caplog.records
+    store.check_missing(photos)
+    [record] = caplog.records
+    assert "2 of 7 photos have no sketch" in record.getMessage()
+    assert "street/1.jpg for example; those that can be read now go without lines" in record.getMessage()
+    with pytest.raises(UnusableSketches, match=r"no sketch of 1 of 6 photos, street/1\.jpg for example, and a model"):
+        store.check_missing(photos, limit=6, needed=True)
+    readable.remove(1)  # nobody will miss its sketch
+    store.check_missing(photos, needed=True)
+    assert "none of them can be read now" in caplog.text
+
+
+def test_a_folder_without_any_sketch_is_refused(tmp_path, source):
+    write(tmp_path, source, unreadable=range(6))
+    store = SketchStore(tmp_path)
+    store.check_missing(source)
+    with pytest.raises(UnusableSketches, match=r"no sketch of any of the 6 photos.*; delete it and start the same"):
+        store.check_missing(source, limit=6)
 
 
 def test_an_unfinished_folder_is_refused_and_goes_on(tmp_path, source):

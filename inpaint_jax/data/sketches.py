@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Protocol
 import cv2
 import numpy as np
 
-from inpaint_jax.data.images import cut_square
+from inpaint_jax.data.images import UnreadableImage, cut_square
 from inpaint_jax.data.photos import write_bytes
 from inpaint_jax.data.sources import ImageSource
 
@@ -177,6 +177,7 @@ def claim(
     settings: Mapping[str, Any],
     shard_size: int,
     *,
+    limit: int | None = None,
     maker: str = COMMAND,
 ) -> dict[int, range]:
     """Makes the folder, or checks that the sketches in it are those that are wanted.
@@ -186,6 +187,7 @@ def claim(
       source: the photos.
       settings: all else that the sketches depend on, as JSON can hold.
       shard_size: sketches in a file.
+      limit: of the first `limit` photos only.
       maker: the command that makes them, to be named where it has to be started again.
 
     Returns:
@@ -195,11 +197,12 @@ def claim(
       UnusableSketches: the folder holds other sketches; names what differs.
     """
     folder = Path(folder)
+    count = len(source) if limit is None else min(limit, len(source))
     index = {
         "format": _FORMAT,
         "settings": json.loads(json.dumps(settings)),
-        "count": len(source),
-        "names": _checksum_of_names(source),
+        "count": count,
+        "names": _checksum_of_names(source, count),
         "shard_size": shard_size,
     }
     if (folder / _INDEX).exists():
@@ -218,8 +221,8 @@ def claim(
         index["maker"] = maker
         index["checksum"] = _checksum_of_index(index)
         write_bytes(folder / _INDEX, (json.dumps(index, indent=2) + "\n").encode())
-    firsts = range(0, len(source), shard_size)
-    shards = {number: range(first, min(first + shard_size, len(source))) for number, first in enumerate(firsts)}
+    firsts = range(0, count, shard_size)
+    shards = {number: range(first, min(first + shard_size, count)) for number, first in enumerate(firsts)}
     return {number: photos for number, photos in shards.items() if not _shard(folder, number).exists()}
 
 
@@ -315,13 +318,29 @@ class SketchStore:
                 found += (first + np.flatnonzero(table[:-1, 2] == _NO_SKETCH[1])).tolist()
         return [number for number in found if number < count]
 
-    def check(self, source: ImageSource, *, size: int | None = None, resize: str | None = None) -> None:
+    def digest(self) -> str:
+        """Tells apart sketches by their settings, names and content; where they and their photos lie plays no part.
+
+        Raises:
+          UnusableSketches: a table is damaged.
+        """
+        settings = {name: value for name, value in self.settings.items() if name != "data"}
+        digest = hashlib.sha256(json.dumps([settings, self._index["names"]], sort_keys=True).encode())
+        for shard in self._shards():
+            with self._reading(shard) as (_, table):
+                digest.update(table[:-1, 2:].tobytes())  # sizes and checksums
+        return digest.hexdigest()[:16]
+
+    def check(
+        self, source: ImageSource, *, size: int | None = None, resize: str | None = None, limit: int | None = None
+    ) -> None:
         """Makes sure that the sketches are of these photos, by their number and names.
 
         Args:
           source: the photos; they may have moved elsewhere.
           size: to be compared with that of the sketches, if given.
           resize: the same.
+          limit: sketches of the first `limit` photos are enough.
 
         Raises:
           UnusableSketches: they are not; names the first difference.
@@ -332,11 +351,12 @@ class SketchStore:
                 raise UnusableSketches(
                     f"{self.folder} has sketches for {name} {self.settings[name]!r}, not {wanted!r}; {cure}."
                 )
-        if len(self) != len(source):
+        needed = len(source) if limit is None else min(limit, len(source))
+        if not needed <= len(self) <= len(source):
             raise UnusableSketches(
                 f"{self.folder} has sketches of {len(self)} photos, but the data has {len(source)}; {cure}."
             )
-        if self._index["names"] == _checksum_of_names(source):
+        if self._index["names"] == _checksum_of_names(source, len(self)):
             return
         for shard, first in enumerate(range(0, len(self), self._shard_size)):
             for index, there in enumerate(self._names(shard), first):
@@ -346,6 +366,48 @@ class SketchStore:
                         f"in the data; {cure}."
                     )
         raise UnusableSketches(f"The names in {self.folder} disagree with its {_INDEX}; delete it and {cure}.")
+
+    def check_missing(self, source: ImageSource, *, limit: int | None = None, needed: bool = False) -> None:
+        """Says in one warning how many photos have no sketch, or refuses that.
+
+        Args:
+          source: the photos, checked.
+          limit: only the first `limit` are used.
+          needed: by a model that was never trained without sketches. Photos that cannot be read now either are no
+            hindrance: they are passed over.
+
+        Raises:
+          UnusableSketches: no photo has a sketch; or one has none that needs it; or a file is damaged.
+        """
+        count = len(self) if limit is None else min(limit, len(self))
+        missing = self.missing(limit)
+        if not missing:
+            return
+        if len(missing) == count:
+            raise UnusableSketches(
+                f"{self.folder} has no sketch of any of the {count} photos, which could not be read when they were to "
+                f"be made; {self._cure_of_missing}."
+            )
+        unguided = next((number for number in missing if _is_readable(source, number)), None) if needed else None
+        if unguided is not None:
+            raise UnusableSketches(
+                f"{self.folder} has no sketch of {len(missing)} of {count} photos, {source.name(unguided)} for "
+                "example, and a model that is trained with sketches alone (config.data.sketch_dropout 0) needs one of "
+                f"each; {self._cure_of_missing}."
+            )
+        _log.warning(
+            "%d of %d photos have no sketch in %s, because they could not be read when it was made, %s for example; "
+            "%s.",
+            len(missing),
+            count,
+            self.folder,
+            source.name(missing[0]),
+            "none of them can be read now" if needed else "those that can be read now go without lines",
+        )
+
+    @property
+    def _cure_of_missing(self) -> str:
+        return f"delete it and start the same {self.maker} again"
 
     @property
     def _cure(self) -> str:
@@ -392,6 +454,14 @@ def _record(file: BinaryIO, table: np.ndarray, row: int) -> bytes:
     return zlib.decompress(body)
 
 
+def _is_readable(source: ImageSource, number: int) -> bool:
+    try:
+        source[number]
+    except UnreadableImage:
+        return False
+    return True
+
+
 def _shard(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.sketches"
 
@@ -421,9 +491,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _checksum_of_names(source: ImageSource) -> str:
+def _checksum_of_names(source: ImageSource, count: int) -> str:
     digest = hashlib.sha256()
-    for index in range(len(source)):
+    for index in range(count):
         digest.update(source.name(index).encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()[:16]
 

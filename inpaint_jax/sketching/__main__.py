@@ -23,6 +23,7 @@ _MIN_SIZE = flags.DEFINE_float(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Photos at a time; by default 1 on a CPU, 16 elsewhere.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes that read photos and thin lines.")
 _SHARD_SIZE = flags.DEFINE_integer("shard_size", 1000, "Sketches in a file, and what a killed run loses at most.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Take only the first photos; as config.data.validation_limit.")
 flags.mark_flags_as_required(["data", "output"])
 
 
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
         batch_size=_BATCH_SIZE.value,
         workers=_WORKERS.value,
         shard_size=_SHARD_SIZE.value,
+        limit=_LIMIT.value,
     )
     try:
         run.make_sketches(_OUTPUT.value, settings)

@@ -9,6 +9,7 @@ import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inpaint_jax.data import sketches
 from inpaint_jax.data.images import Resize, UnreadableImage
-from inpaint_jax.data.sources import open_source
+from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
 from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.sketching import tasks
@@ -51,6 +52,8 @@ class Settings:
         batch_size: photos of one shape at a time; None takes 1 on a CPU, where more gain nothing, and 16 elsewhere.
         workers: processes that read photos and thin lines; 0 takes threads of this one.
         shard_size: sketches in a file, and what a killed run loses at most.
+        limit: take only the first photos.
+        maker: the command that makes them, as it is named to whoever has to start it again.
     """
 
     data: str
@@ -62,6 +65,8 @@ class Settings:
     batch_size: int | None = None
     workers: int = 2
     shard_size: int = 1000
+    limit: int | None = None
+    maker: str = sketches.COMMAND
 
 
 def make_sketches(output: str | Path, settings: Settings) -> sketches.SketchStore:
@@ -77,30 +82,21 @@ def make_sketches(output: str | Path, settings: Settings) -> sketches.SketchStor
     Raises:
         SketchingError: the settings cannot be met, or the folder holds other sketches.
     """
-    _check(settings)
+    source, params, depends_on = _find(settings)
     output = Path(output).expanduser()
     try:
-        source = open_source(settings.data)
-        weights = pidinet.PIDINET.fetch() if settings.weights is None else Path(settings.weights).expanduser()
-        params = pidinet.load(weights)
-        depends_on = {
-            "data": settings.data,
-            "size": settings.size,
-            "resize": settings.resize,
-            "threshold": float(settings.threshold),
-            "min_size": float(settings.min_size),
-            "weights": f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}",
-        }
-        missing = sketches.claim(output, source, depends_on, settings.shard_size)
-    except (ValueError, OSError, WeightsUnavailable) as error:
+        limits = {"limit": settings.limit, "maker": settings.maker}
+        missing = sketches.claim(output, source, depends_on, settings.shard_size, **limits)
+    except (ValueError, OSError) as error:
         raise SketchingError(str(error)) from error
+    count = len(source) if settings.limit is None else min(settings.limit, len(source))
     if not missing:
-        _log.info("Nothing to do: %s holds all %d sketches.", output, len(source))
+        _log.info("Nothing to do: %s holds all %d sketches.", output, count)
         return sketches.SketchStore(output)
 
     todo = sum(map(len, missing.values()))
-    if todo < len(source):
-        _log.info("Going on: %d of %d sketches are there.", len(source) - todo, len(source))
+    if todo < count:
+        _log.info("Going on: %d of %d sketches are there.", count - todo, count)
     unreadable = 0
     resized = tasks.ResizedPhotos(source, settings.size, settings.resize)
     maker = _Maker(resized, params, settings)
@@ -108,7 +104,7 @@ def make_sketches(output: str | Path, settings: Settings) -> sketches.SketchStor
         # disable=None: a bar only where standard error is a terminal.
         with (
             logging_redirect_tqdm(),
-            tqdm(total=len(source), initial=len(source) - todo, unit="photo", disable=None) as progress,
+            tqdm(total=count, initial=count - todo, unit="photo", disable=None) as progress,
         ):
             read = maker.read(number for numbers in missing.values() for number in numbers)
             for shard, numbers in missing.items():
@@ -118,7 +114,8 @@ def make_sketches(output: str | Path, settings: Settings) -> sketches.SketchStor
                 unreadable += records.count(None)
     except BrokenProcessPool as error:
         raise SketchingError(
-            "A worker process died, most likely for lack of memory; the same command with fewer --workers goes on."
+            "A worker process died, most likely for lack of memory; the same command with fewer workers "
+            "(--workers, or --config.data.workers of train.py) goes on."
         ) from error
     except OSError as error:
         raise SketchingError(f"{output} cannot be written ({error}); the same command goes on.") from error
@@ -126,7 +123,8 @@ def make_sketches(output: str | Path, settings: Settings) -> sketches.SketchStor
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise SketchingError(
-            "The device has too little memory; the same command with a smaller --batch_size goes on."
+            f"The device has too little memory; {sketches.COMMAND} with a smaller --batch_size and --output={output} "
+            "goes on."
         ) from error
     finally:
         maker.close()
@@ -136,6 +134,42 @@ def make_sketches(output: str | Path, settings: Settings) -> sketches.SketchStor
     return sketches.SketchStore(output)
 
 
+def describe(settings: Settings) -> dict[str, Any]:
+    """What index.json will say of the sketches' settings, once everything that it takes to make them was found.
+
+    Args:
+        settings: see there. PiDiNet's weights are downloaded if they have to be.
+
+    Raises:
+        SketchingError: the settings cannot be met.
+    """
+    return _find(settings)[2]
+
+
+def _find(settings: Settings) -> tuple[ImageSource, pidinet.Params, dict[str, Any]]:
+    """The photos, the network's parameters, and all that the sketches depend on."""
+    _check(settings)
+    try:
+        source = open_source(settings.data)
+        weights = pidinet.PIDINET.fetch() if settings.weights is None else Path(settings.weights).expanduser()
+        params = pidinet.load(weights)
+        checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except (ValueError, OSError, WeightsUnavailable) as error:
+        raise SketchingError(str(error)) from error
+    return (
+        source,
+        params,
+        {
+            "data": settings.data,
+            "size": settings.size,
+            "resize": settings.resize,
+            "threshold": float(settings.threshold),
+            "min_size": float(settings.min_size),
+            "weights": f"sha256:{checksum}",
+        },
+    )
+
+
 def _check(settings: Settings) -> None:
     if settings.resize not in ("shortest", "stretch"):
         raise SketchingError(f'resize is {settings.resize!r}; use "shortest" or "stretch".')
@@ -143,7 +177,7 @@ def _check(settings: Settings) -> None:
         raise SketchingError(f"The size must be at least {pidinet.SMALLEST}, not {settings.size}.")
     if not 0 <= settings.threshold < 1:
         raise SketchingError(f"The threshold must be at least 0 and below 1, not {settings.threshold:g}.")
-    for name, least in (("min_size", 0), ("workers", 0), ("shard_size", 1), ("batch_size", 1)):
+    for name, least in (("min_size", 0), ("workers", 0), ("shard_size", 1), ("batch_size", 1), ("limit", 1)):
         value = getattr(settings, name)
         if value is not None and value < least:
             raise SketchingError(f"The {name} must be at least {least}, not {value:g}.")
@@ -166,10 +200,12 @@ class _Maker:
                 initializer=tasks.start_worker,
                 initargs=(resized,),
             )
+            self._read = tasks.read
         else:
             # scikit-image loads its parts at their first use, which two threads at once must not be.
             sketches.sketch_from_edges(np.zeros((2, 2), np.float32))
-            self._pool = concurrent.futures.ThreadPoolExecutor(2, initializer=tasks.start_thread, initargs=(resized,))
+            self._pool = concurrent.futures.ThreadPoolExecutor(2)
+            self._read = resized.read
 
     def close(self) -> None:
         """Ends the workers."""
@@ -179,7 +215,7 @@ class _Maker:
         """Photos in this order, some of them read ahead."""
         reading = collections.deque()
         for number in numbers:
-            reading.append(self._pool.submit(tasks.read, number))
+            reading.append(self._pool.submit(self._read, number))
             if len(reading) > self._ahead:
                 yield reading.popleft().result()
         while reading:

@@ -12,46 +12,41 @@ from inpaint_jax.data.workers import prepare_worker
 
 @dataclasses.dataclass(frozen=True)
 class ResizedPhotos:
-    """Photos after the resize of the training, before its crop: `photos[i]` is uint8 [h, w, 3]."""
+    """Photos after the resize of the training, before its crop."""
 
     source: ImageSource
     size: int
     resize: Resize
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        """Reads a photo; raises UnreadableImage."""
-        return resize_only(self.source[number], self.size, self.resize)
+    def read(self, number: int) -> np.ndarray | UnreadableImage:
+        """Reads a photo.
+
+        Args:
+            number: of the photo.
+
+        Returns:
+            uint8 [h, w, 3], or the error, which stops nothing.
+        """
+        try:
+            return resize_only(self.source[number], self.size, self.resize)
+        except UnreadableImage as error:
+            return error
 
 
-# The list of a large data set's names is long: each worker gets it once, not with every photo.
+# Of a worker process: the list of a large data set's names is long, and each worker gets it once, not with every photo.
 _photos: ResizedPhotos | None = None
 
 
 def start_worker(photos: ResizedPhotos) -> None:
     """Prepares a worker process for `read`."""
-    prepare_worker()
-    start_thread(photos)
-
-
-def start_thread(photos: ResizedPhotos) -> None:
-    """The same for threads of this process."""
     global _photos
+    prepare_worker()
     _photos = photos
 
 
 def read(number: int) -> np.ndarray | UnreadableImage:
-    """Reads a photo in a worker that was started.
-
-    Args:
-        number: of the photo.
-
-    Returns:
-        uint8 [h, w, 3], or the error, which stops nothing.
-    """
-    try:
-        return _photos[number]
-    except UnreadableImage as error:
-        return error
+    """`ResizedPhotos.read` in a worker process that was started with the photos."""
+    return _photos.read(number)
 
 
 def record(edge_map: np.ndarray, threshold: float, min_size: float) -> tuple[bytes, int, int]:
