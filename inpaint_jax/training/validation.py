@@ -18,6 +18,8 @@ def validate(
     batches: Iterable[Mapping[str, np.ndarray]],
     vgg_params: Any,
     mesh: Mesh,
+    *,
+    unguided: bool = False,
 ) -> dict[str, float]:
     """Runs the validation step over a data set.
 
@@ -27,6 +29,7 @@ def validate(
         batches: this process's batches with image, mask, weight and, for a generator guided by them, sketch.
         vgg_params: of the perceptual loss, or None.
         mesh: of all devices.
+        unguided: also run every batch without the lines of its sketches, for "hole_psnr_unguided".
 
     Returns:
         name -> exact mean over the images; the padding of the last batch does not count, nor do images without a
@@ -37,6 +40,10 @@ def validate(
     for batch in batches:
         needed = {name: batch[name] for name in ("image", "mask", "sketch", "weight") if name in batch}
         sums = jax.device_get(step(generator_params, sharding.put_batch(needed, mesh), vgg_params))
+        if unguided:  # by the same program, which costs a little more than it needs to, but compiles nothing
+            blank = needed | {"sketch": np.zeros_like(needed["sketch"])}
+            without = step(generator_params, sharding.put_batch(blank, mesh), vgg_params)
+            sums["hole_psnr_unguided"] = jax.device_get(without["hole_psnr"])
         for name, (total, count) in sums.items():
             totals[name] = totals.get(name, 0.0) + float(total)
             counts[name] = counts.get(name, 0) + int(count)
