@@ -1,6 +1,7 @@
 """Trains a model: python train.py --config=configs/quickstart.py [--workdir=runs/quickstart] [--config.field=value]."""
 
 import logging
+import sys
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -27,7 +28,10 @@ def main(argv: list[str]) -> None:
     keep_programs()
     hosts = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     workdir = _WORKDIR.value or f"runs/{_CONFIG.value.name}"
-    loop.train(_CONFIG.value, workdir, None if hosts == (None, None, None) else hosts)
+    try:
+        loop.train(_CONFIG.value, workdir, None if hosts == (None, None, None) else hosts)
+    except loop.SKETCH_ERRORS as error:
+        sys.exit(f"train.py: {error}")
 
 
 if __name__ == "__main__":

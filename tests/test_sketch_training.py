@@ -2,16 +2,21 @@
 
 import importlib
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import saved_state
+from conftest import REPOSITORY, saved_state
 from PIL import Image
 
 from inpaint_jax.data import sketches
 from inpaint_jax.data.images import resize_and_crop
-from inpaint_jax.data.sketches import SketchStore
+from inpaint_jax.data.masks import UnreadableMask, open_masks
+from inpaint_jax.data.pipeline import evaluation_batches
+from inpaint_jax.data.sketches import SketchStore, UnusableSketches
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.inference import Inpainter
 from inpaint_jax.training import loop
@@ -126,9 +131,161 @@ def test_what_does_not_fit_is_found_before_anything_is_written(guided_workdir, m
         loop.train(make_config(name="guided"), guided_workdir)
 
 
-def test_sketches_that_cannot_be_made_are_one_sentence(make_config, tmp_path):
+def copied(folder, to, *, changes=None, without=(), alter=lambda sketch: sketch):
+    """A folder of sketches with other settings, without some sketches, or with other lines."""
+    store, source = SketchStore(folder), open_source(SketchStore(folder).settings["data"])
+    for number, photos in sketches.claim(to, source, store.settings | (changes or {}), 1000).items():
+        records = [None if i in without else sketches.pack(alter(store[i])) for i in photos]
+        sketches.write_shard(to, number, [source.name(i) for i in photos], records)
+    return str(to)
+
+
+@pytest.fixture
+def going_on(guided_workdir, make_config, tmp_path):
+    """Calls go on with a copy of the guided run for a step, its fields given as to make_config."""
+    workdir = shutil.copytree(guided_workdir, tmp_path / "run")
+
+    def go_on(steps=7, **fields):
+        loop.train(make_config(name="guided", model__sketch=True, train__max_steps=steps, **fields), workdir)
+        return workdir
+
+    return go_on
+
+
+def test_missing_weights_are_found_before_anything_is_written(make_config, tmp_path):
     with pytest.raises(ValueError, match=r"nowhere.pth"):
         loop.train(make_config(model__sketch=True, data__pidinet_weights="nowhere.pth"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sketches_may_move_while_a_run_goes_on(going_on, guided_workdir, tmp_path, caplog):
+    """From the workdir to folders that the config names, with another place of the weights."""
+    folders = {
+        "data__sketches": copied(guided_workdir / "sketches" / "train", tmp_path / "train"),
+        "data__validation_sketches": copied(guided_workdir / "sketches" / "validation", tmp_path / "validation"),
+    }
+    workdir = going_on(**folders, data__pidinet_weights="gone.pth")
+    assert read_metrics(workdir)[-1]["step"] == 7
+    assert "not exactly as if" not in caplog.text
+
+
+def test_a_run_does_not_go_on_with_other_sketches(going_on, guided_workdir, tmp_path, caplog):
+    train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
+    changes = {"threshold": 0.5, "weights": "sha256:0"}
+    folders = {
+        "data__sketches": copied(train, tmp_path / "train", changes=changes),
+        "data__validation_sketches": copied(validation, tmp_path / "validation", changes=changes),
+    }
+    with pytest.raises(
+        UnusableSketches, match=r"run was trained with .* \(train_sketches: threshold: 0\.65 there, 0\.5 now; train"
+    ):
+        going_on(**folders)
+    folders = {
+        "data__sketches": copied(train, tmp_path / "altered", alter=lambda sketch: sketch[:, ::-1]),
+        "data__validation_sketches": str(validation),
+    }
+    going_on(**folders)
+    assert "goes on, but not exactly as if it had never stopped (train_sketches.digest: " in caplog.text
+    assert "validation_sketches.digest" not in caplog.text
+
+
+def test_training_and_validation_sketches_are_made_alike(guided_workdir, make_config, shared, tmp_path):
+    train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
+    other = copied(train, tmp_path / "train", changes={"threshold": 0.5, "min_size": 50.0})
+    words = r"\(min_size: 50\.0 in data\.train, 100\.0 in data\.validation; threshold: 0\.5 in .*\); make both alike by"
+    weights = str(shared / "weights" / "table5_pidinet.pth")
+    for second in (str(validation), None):  # given, or still to be made
+        fields = {"data__sketches": other, "data__validation_sketches": second, "data__pidinet_weights": weights}
+        with pytest.raises(UnusableSketches, match=words):
+            loop.train(make_config(model__sketch=True, **fields), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_photos_without_a_sketch_are_told_or_refused(going_on, guided_workdir, make_config, tmp_path, caplog):
+    train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
+    lacking = copied(train, tmp_path / "lacking", without=[2, 5])
+    folders = {"data__sketches": lacking, "data__validation_sketches": str(validation)}
+    strict = make_config(model__sketch=True, data__sketch_dropout=0.0, **folders)
+    with pytest.raises(UnusableSketches, match=r"no sketch of 2 of 10 photos, 02\.png for example, and a model"):
+        loop.train(strict, tmp_path / "strict")
+    empty = copied(validation, tmp_path / "empty", without=range(5))
+    with pytest.raises(UnusableSketches, match="no sketch of any of the 5 photos"):
+        loop.train(make_config(model__sketch=True, **folders | {"data__validation_sketches": empty}), tmp_path / "new")
+    assert not (tmp_path / "strict").exists()
+    assert not (tmp_path / "new").exists()
+    going_on(**folders)
+    assert caplog.text.count("2 of 10 photos have no sketch") == 1
+
+
+def test_sketches_of_the_workdir_that_do_not_fit_can_be_deleted(going_on, guided_workdir, tmp_path):
+    workdir = going_on()
+    folder = workdir / "sketches" / "validation"
+    shutil.rmtree(folder)
+    shutil.copytree(workdir / "sketches" / "train", folder)
+    with pytest.raises(UnusableSketches, match=r"of 10 photos, but the data has 5; delete it, and it is made anew"):
+        going_on(8)
+
+
+def test_only_the_sketches_that_are_used_are_made(make_config, shared, tmp_path):
+    weights = str(shared / "weights" / "table5_pidinet.pth")
+    fields = {"data__validation_limit": 3, "train__samples": 0, "train__max_steps": 1}
+    workdir = tmp_path / "run"
+    loop.train(make_config(model__sketch=True, data__pidinet_weights=weights, **fields), workdir)
+    assert [len(SketchStore(workdir / "sketches" / role)) for role in ("train", "validation")] == [10, 3]
+    assert read_metrics(workdir)[-1]["step"] == 1
+
+
+def test_a_broken_mask_is_found_before_sketches_are_made(make_config, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "00.png").write_bytes(b"no mask")
+    fields = {"data__masks": f"folder:{masks}", "data__pidinet_weights": "nowhere.pth", "train__samples": 0}
+    with pytest.raises(UnreadableMask, match=r"00\.png"):
+        loop.train(make_config(model__sketch=True, **fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_also_goes_without_sketches(going_on, guided_workdir):
+    rows = [row for row in read_metrics(guided_workdir) if "validation/loss" in row]
+    for row in rows:
+        assert row["validation/hole_psnr_unguided"] == pytest.approx(row["validation/hole_psnr"], abs=1)
+        assert row["validation/hole_psnr_unguided"] != row["validation/hole_psnr"]
+    model = Inpainter.load(guided_workdir, 6)
+    config = model.config["data"]
+    masks = open_masks("freeform", 32)
+    source = open_source(config["validation"])
+    scores = []
+    for batch in evaluation_batches(source, masks, size=32, batch_size=1, seed=1_000_003):
+        refined = model.predict(batch["image"], batch["mask"]).refined
+        error = ((refined.astype(float) - batch["image"])[batch["mask"]] / 255) ** 2
+        scores.append(-10 * np.log10(error.mean()))
+    assert rows[-1]["validation/hole_psnr_unguided"] == pytest.approx(np.mean(scores), abs=0.02)
+
+
+def test_sketches_damaged_in_the_midst_are_one_sentence(guided_workdir, photos, tmp_path):
+    """The table is whole, so that only a worker process that reads the sketch can find it."""
+    train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
+    damaged = Path(copied(train, tmp_path / "train")) / "00000.sketches"
+    content = bytearray(damaged.read_bytes())
+    table = np.frombuffer(content[4 : 4 + 11 * 40], "<i8").reshape(11, 5)
+    content[4 + table.nbytes + table[3, 0]] ^= 1  # the first byte of photo 3's
+    damaged.write_bytes(content)
+    config = {"train": f"folder:{photos}/train", "validation": f"folder:{photos}/val", "image_size": 32}
+    config |= {"sketches": damaged.parent, "validation_sketches": validation, "workers": 1}
+    flags = [f"--config.data.{name}={value}" for name, value in config.items()]
+    flags += ["--config.model.width=4", "--config.model.discriminator_width=4", "--config.batch_size=4"]
+    flags += ["--config.model.discriminator_features=16", "--config.loss.perceptual_weight=0"]
+    done = subprocess.run(
+        [sys.executable, "train.py", "--config=configs/default.py:sketch", f"--workdir={tmp_path / 'run'}", *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"train.py: {damaged} cannot be read (a record in it is damaged); delete it and start")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_model_that_never_saw_a_hole_without_sketch_needs_one(guided_workdir):

@@ -361,8 +361,8 @@ def test_who_made_them_is_named_where_they_have_to_be_made_again(tmp_path, sourc
             with pytest.raises(UnfinishedSketches, match=r"start the same train\.py again to go on"):
                 SketchStore(tmp_path)
     store = SketchStore(tmp_path)
-    with pytest.raises(UnusableSketches, match=r"but the data has 6; delete it, and train\.py makes them anew"):
-        store.check(Source(source.names[:-1]))
+    with pytest.raises(UnusableSketches, match=r"but the data has 6; ask them"):
+        store.check(Source(source.names[:-1]), cure="ask them")
     (tmp_path / "00001.sketches").write_bytes(b"no sketches")
     with pytest.raises(UnusableSketches, match=r"delete it and start the same train\.py again"):
         store[3]

@@ -332,7 +332,13 @@ class SketchStore:
         return digest.hexdigest()[:16]
 
     def check(
-        self, source: ImageSource, *, size: int | None = None, resize: str | None = None, limit: int | None = None
+        self,
+        source: ImageSource,
+        *,
+        size: int | None = None,
+        resize: str | None = None,
+        limit: int | None = None,
+        cure: str = f"make sketches of this data by {COMMAND}",
     ) -> None:
         """Makes sure that the sketches are of these photos, by their number and names.
 
@@ -341,11 +347,11 @@ class SketchStore:
           size: to be compared with that of the sketches, if given.
           resize: the same.
           limit: sketches of the first `limit` photos are enough.
+          cure: what to do if they are not, the end of the error's sentence.
 
         Raises:
           UnusableSketches: they are not; names the first difference.
         """
-        cure = self._cure
         for name, wanted in (("size", size), ("resize", resize)):
             if wanted is not None and self.settings[name] != wanted:
                 raise UnusableSketches(
@@ -365,7 +371,7 @@ class SketchStore:
                         f"{self.folder} has sketches of other photos: number {index} is {there!r} there and {here!r} "
                         f"in the data; {cure}."
                     )
-        raise UnusableSketches(f"The names in {self.folder} disagree with its {_INDEX}; delete it and {cure}.")
+        raise UnusableSketches(f"The names in {self.folder} disagree with its {_INDEX}; {cure}.")
 
     def check_missing(self, source: ImageSource, *, limit: int | None = None, needed: bool = False) -> None:
         """Says in one warning how many photos have no sketch, or refuses that.
@@ -381,19 +387,20 @@ class SketchStore:
         """
         count = len(self) if limit is None else min(limit, len(self))
         missing = self.missing(limit)
+        cure = f"delete it and start the same {self.maker} again"
         if not missing:
             return
         if len(missing) == count:
             raise UnusableSketches(
                 f"{self.folder} has no sketch of any of the {count} photos, which could not be read when they were to "
-                f"be made; {self._cure_of_missing}."
+                f"be made; {cure}."
             )
         unguided = next((number for number in missing if _is_readable(source, number)), None) if needed else None
         if unguided is not None:
             raise UnusableSketches(
                 f"{self.folder} has no sketch of {len(missing)} of {count} photos, {source.name(unguided)} for "
                 "example, and a model that is trained with sketches alone (config.data.sketch_dropout 0) needs one of "
-                f"each; {self._cure_of_missing}."
+                f"each; {cure}."
             )
         _log.warning(
             "%d of %d photos have no sketch in %s, because they could not be read when it was made, %s for example; "
@@ -404,17 +411,6 @@ class SketchStore:
             source.name(missing[0]),
             "none of them can be read now" if needed else "those that can be read now go without lines",
         )
-
-    @property
-    def _cure_of_missing(self) -> str:
-        return f"delete it and start the same {self.maker} again"
-
-    @property
-    def _cure(self) -> str:
-        """What to do about sketches that do not fit."""
-        if self.maker == COMMAND:
-            return f"make sketches of this data by {COMMAND}"
-        return f"delete it, and {self.maker} makes them anew"
 
     def _shards(self) -> range:
         """Numbers of the files."""

@@ -35,7 +35,7 @@ from inpaint_jax.features import vgg
 from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
-from inpaint_jax.training import sharding, steps
+from inpaint_jax.training import sharding, sketches, steps
 from inpaint_jax.training.config import check_config
 from inpaint_jax.training.environment import describe_environment
 from inpaint_jax.training.feed import Feed
@@ -43,14 +43,16 @@ from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
 from inpaint_jax.training.schedule import Schedule
-from inpaint_jax.training.sketches import Sketched
 from inpaint_jax.training.state import TrainState, create_state
 from inpaint_jax.training.validation import sample_sheet, validate
-from inpaint_jax.training.workdir import claim_workdir
+from inpaint_jax.training.workdir import check_workdir, claim_workdir, flatten
 from inpaint_jax.visualize import training_curves
 from inpaint_jax.writers import RunWriter, read_metrics
 
 _log = logging.getLogger("inpaint_jax")
+
+SKETCH_ERRORS = sketches.SKETCH_ERRORS
+"""For train.py."""
 
 
 def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] | None = None) -> Path:
@@ -70,6 +72,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         ValueError: a field of the config makes no sense, the data holds no image, the sketches are of other data or
             cannot be made, or the workdir belongs to another config.
         FileNotFoundError: the config names a folder of sketches that is none.
+        data.sketches.UnusableSketches: they are damaged, which may come up in the midst of the run, or lack some that
+            are needed, or differ in their settings from each other or from those that the run began with.
         features.weights.WeightsUnavailable: the perceptual loss has a weight, and VGG's weights are nowhere.
         TrainingDivergedError: a loss or gradient is not finite.
     """
@@ -79,9 +83,10 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         if jax.process_index() > 0:
             _log.setLevel(logging.WARNING)  # process 0 speaks for all
 
-    # What can be wrong with config, weights and data is found before anything is written or compiled; but for what
-    # sketches made in the workdir need.
+    # What can be wrong with config, weights and data is found before anything is written or compiled.
     check_config(config.to_dict())
+    if jax.process_index() == 0:
+        check_workdir(workdir, config.to_dict())
     sharding.check_batch_size(config.batch_size)
     weights = LossWeights(
         coarse=config.loss.coarse_weight,
@@ -90,7 +95,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         adversarial=config.loss.adversarial_weight,
     )
     vgg_params = vgg.load(config.loss.vgg_weights) if weights.perceptual else None
-    feed = _open_feed(config)
+    feed, plan = _open_feed(config, workdir)
     schedule = Schedule.from_epochs(feed.steps_per_epoch, **{k: v for k, v in config.train.items() if k != "samples"})
     dtype = jnp.dtype(config.dtype)
     generator = Generator.from_fields(config.model, dtype)
@@ -116,7 +121,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     if jax.process_index() == 0:
         claim_workdir(workdir, config.to_dict())
     sharding.wait_for_all_hosts("workdir")
-    feed = _with_sketches(feed, config, workdir)
+    stores = plan.make(workdir)
+    feed = dataclasses.replace(feed, **{f"{role}_sketches": store for role, store in stores.items()})
     samples = feed.samples(config.train.samples) if config.train.samples else None
 
     mesh = sharding.data_mesh()
@@ -157,13 +163,10 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
             state, progress, saved_with = jax.jit(new_state, out_shardings=everywhere)(key), Progress(), None
         else:
             state, progress, saved_with = _restore(checkpoints, step, shapes, mesh)
-        run = _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples)
-        if saved_with and saved_with != run.fingerprint():
-            _log.warning(
-                "This run was saved with %s and goes on with %s: not exactly as if it had never stopped.",
-                saved_with,
-                run.fingerprint(),
-            )
+        kept = sketches.fingerprint(stores)
+        run = _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples, kept)
+        if saved_with:
+            _compare(saved_with, run.fingerprint(), workdir)
         run.until_done(state)
     return workdir
 
@@ -190,6 +193,7 @@ class _Run:
     progress: Progress
     vgg_params: Any
     samples: Mapping[str, np.ndarray] | None
+    sketches: Mapping[str, Mapping[str, Any]]
 
     def until_done(self, state: TrainState) -> None:
         """Trains from the given state until the run is over or asked to stop."""
@@ -267,7 +271,11 @@ class _Run:
 
     def _validate(self, state: TrainState, step: int, writer: RunWriter | None) -> None:
         batches = self.feed.validation_batches()
-        means = validate(self.functions.validate, state.generator, batches, self.vgg_params, self.mesh)
+        # What the model does where nobody drew: asked of those alone that are trained for it.
+        unguided = self.feed.validation_sketches is not None and self.feed.sketch_dropout > 0
+        means = validate(
+            self.functions.validate, state.generator, batches, self.vgg_params, self.mesh, unguided=unguided
+        )
         if not math.isfinite(means["loss"]):
             raise TrainingDivergedError(f"the validation loss is {means['loss']} at step {step}")
         best = self.progress.update(step, means["loss"])
@@ -282,7 +290,7 @@ class _Run:
         # Last, so that a run killed before this validates once more, and drops the line written above.
         self._save(state, step, validation_loss=means["loss"])
         _log.info(
-            "step %d: validation loss %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean %.2f, ImageNet %.2f)",
+            "step %d: validation loss %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean %.2f, ImageNet %.2f)%s",
             step,
             means["loss"],
             " (best so far)" if best else f" (best {self.progress.best_loss:.4f} at step {self.progress.best_step})",
@@ -290,6 +298,7 @@ class _Run:
             means["hole_psnr"],
             means["hole_psnr_mean_fill"],
             means["hole_psnr_imagenet_fill"],
+            f", without sketches {means['hole_psnr_unguided']:.2f} dB" if unguided else "",
         )
 
     def _save(self, state: TrainState, step: int, validation_loss: float | None = None) -> None:
@@ -303,12 +312,13 @@ class _Run:
             validation_loss=validation_loss,
         )
 
-    def fingerprint(self) -> dict[str, int]:
+    def fingerprint(self) -> dict[str, Any]:
         """What a run can only go on exactly with."""
         return {
             "training_images": len(self.feed.train),
             "validation_images": self.feed.validation_count,
             "devices": jax.device_count(),
+            **self.sketches,
         }
 
     def _log(self, writer: RunWriter | None, bar: tqdm, step: int, means: dict[str, float]) -> None:
@@ -336,8 +346,8 @@ class _Run:
             _log.info("Stopped at step %d, all saved. Go on with the same command: %s", step, command)
 
 
-def _open_feed(config: ConfigDict) -> Feed:
-    """Photos, masks, and the sketches that the config names."""
+def _open_feed(config: ConfigDict, workdir: Path) -> tuple[Feed, sketches.SketchPlan]:
+    """Photos and masks, and the plan of their sketches."""
     feed = Feed(
         train=open_source(config.data.train),
         validation=open_source(config.data.validation),
@@ -354,44 +364,44 @@ def _open_feed(config: ConfigDict) -> Feed:
     )
     check_readable(feed.train)
     check_readable(feed.validation, feed.validation_count)
-    found = {}
-    for role, photos in _sketched(feed, config).items():
-        if folder := config.data[photos.field]:
-            found[role] = photos.open(folder)
-        elif jax.process_count() > 1:
-            raise ValueError(
-                f"Several hosts do not make sketches; make those of data.{photos.role} by python -m "
-                f"inpaint_jax.sketching, and name their folder as config.data.{photos.field}."
-            )
-    return dataclasses.replace(feed, **found)
-
-
-def _with_sketches(feed: Feed, config: ConfigDict, workdir: Path) -> Feed:
-    """Also those that the config does not name, of the workdir; made now if they are not there."""
-    made = {
-        role: photos.open_or_make(workdir, config.data.pidinet_weights, config.data.workers)
-        for role, photos in _sketched(feed, config).items()
-        if getattr(feed, role) is None
-    }
-    return dataclasses.replace(feed, **made)
-
-
-def _sketched(feed: Feed, config: ConfigDict) -> dict[str, Sketched]:
-    """The photos that need sketches, by the name of these in the feed."""
     if not config.model.sketch:
-        return {}
-    rule = feed.size, feed.resize
-    return {
-        "train_sketches": Sketched("train", "sketches", config.data.train, feed.train, *rule),
-        "validation_sketches": Sketched(
-            "validation", "validation_sketches", config.data.validation, feed.validation, *rule
+        return feed, sketches.SketchPlan({}, [])
+    feed.samples(max(1, config.train.samples))  # a broken mask should not come up only after hours of sketching
+    rule = {"size": feed.size, "resize": feed.resize, "needed": feed.sketch_dropout == 0}
+    data = config.data
+    photos = [
+        sketches.SketchedPhotos("train", "sketches", data.train, feed.train, **rule),
+        sketches.SketchedPhotos(
+            "validation", "validation_sketches", data.validation, feed.validation, limit=feed.validation_limit, **rule
         ),
-    }
+    ]
+    plan = sketches.plan_sketches(
+        photos,
+        {each.role: data[each.field] for each in photos},
+        workdir,
+        weights=data.pidinet_weights,
+        workers=data.workers,
+        may_make=jax.process_count() == 1,
+    )
+    return feed, plan
+
+
+def _compare(saved_with: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
+    """Refuses to go on with sketches of other settings, and warns of whatever else is not as it was."""
+    sketches.check_same_settings(saved_with, now, workdir)
+    old, new = flatten(saved_with), flatten(now)
+    differing = [
+        f"{name}: {old.get(name)!r} then, {new.get(name)!r} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if differing:
+        _log.warning("This run goes on, but not exactly as if it had never stopped (%s).", "; ".join(differing))
 
 
 def _restore(
     checkpoints: Checkpoints, step: int, shapes: TrainState, mesh: Mesh
-) -> tuple[TrainState, Progress, dict[str, int]]:
+) -> tuple[TrainState, Progress, dict[str, Any]]:
     """The state, how far the run had come, and what it was saved with."""
     everywhere = sharding.replicated(mesh)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)

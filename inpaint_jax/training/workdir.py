@@ -9,8 +9,11 @@ from typing import Any
 CONFIG_FILE = "config.json"
 
 # What may change when a run goes on: how long, how often, by how many workers, and what training does not use. None of
-# it changes a step.
-FREE_FIELDS = ("train.", "data.test", "data.workers", "data.pidinet_weights", "loss.vgg_weights")
+# it changes a step. Where sketches lie neither: what they are is kept with every checkpoint, see training.sketches.
+FREE_FIELDS = (
+    *("train.", "data.test", "data.workers", "loss.vgg_weights"),
+    *("data.sketches", "data.validation_sketches", "data.pidinet_weights"),
+)
 
 # Fields that came later, with what every run did before they were there: a run whose config lacks them can go on.
 LATER_FIELDS = {
@@ -22,8 +25,8 @@ LATER_FIELDS = {
 }
 
 
-def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
-    """Makes the folder and writes the config into it, or checks that the config there is this one.
+def check_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
+    """Checks that the folder is free, or belongs to a run of this config; writes nothing.
 
     Args:
         workdir: the folder of the run.
@@ -46,6 +49,20 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
                 f"{workdir} belongs to a run with another config ({'; '.join(differing)}). "
                 "Give another --workdir, or the old values to go on with that run."
             )
+
+
+def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder and writes the config into it, once it is checked that no other run has it.
+
+    Args:
+        workdir: the folder of the run.
+        config: nested dict, as JSON can hold.
+
+    Raises:
+        ValueError: as `check_workdir`.
+    """
+    check_workdir(workdir, config)
+    path = Path(workdir) / CONFIG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     # In one piece or not at all: a run killed here must be able to start again.
     fresh = path.with_suffix(".tmp")
