@@ -3,7 +3,8 @@
 --checkpoint is a workdir or a file of `python -m inpaint_jax.export`. --image may be a folder; then --mask is a folder
 with a mask of the same name for every photo, or one file for all, and --output a folder. Without --mask, the
 transparent part of a photo is the hole. A model that is guided by sketches takes --sketch=lines.png, found like masks:
-white lines on black, one pixel wide at best, as in its training; only those in the hole count.
+white lines on black, or lines of any colour on a transparent ground, one pixel wide at best, as in its training; only
+those in the hole count.
 """
 
 import logging
@@ -14,10 +15,17 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a training
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.")
 _IMAGE = flags.DEFINE_string("image", None, "A photo, or a folder of photos.")
 _MASK = flags.DEFINE_string("mask", None, "White = missing; a file, or a folder. Without it, transparent = missing.")
-_SKETCH = flags.DEFINE_string("sketch", None, "White = line; a file, or a folder; for models guided by sketches.")
+_SKETCH = flags.DEFINE_string(
+    "sketch",
+    None,
+    "White = line or, in a file with transparent parts, whatever is drawn; a file, or a folder; for models guided by "
+    "sketches.",
+)
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write, or a folder.")
 _INVERT = flags.DEFINE_bool("invert_mask", False, "Black (or opaque) = missing.")
-_INVERT_SKETCH = flags.DEFINE_bool("invert_sketch", False, "Black = line: a drawing on white paper.")
+_INVERT_SKETCH = flags.DEFINE_bool(
+    "invert_sketch", False, "Black = line: a drawing on white paper; not needed for a transparent ground."
+)
 _RESIZE = flags.DEFINE_bool("resize_mask", False, "Bring a mask or sketch of another size to that of its photo.")
 _BLEND = flags.DEFINE_float("blend", 0.0, "Soften the seam of colours inside the hole, over this many pixels.")
 flags.mark_flags_as_required(["checkpoint", "image", "output"])

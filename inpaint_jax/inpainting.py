@@ -26,6 +26,9 @@ logger = logging.getLogger("inpaint_jax")
 
 _TRANSPARENT_BELOW = 128
 
+# A line of one pixel's width that is smoothed and lies between two rows has half of its strength in each; 128 tears it.
+_LINE_FROM = 64
+
 
 class InpaintingError(ValueError):
     """Something that whoever asked can mend; the message says how, in one sentence."""
@@ -40,7 +43,8 @@ class HoleRules:
         resize: bring a mask or sketch of another size to that of its photo, a mask by taking nearest pixels, a
             sketch so that no line gets lost; an error otherwise.
         blend: radius of the soft seam in pixels, see `blending.blend_seam`; 0 for none.
-        invert_sketch: black = line, instead of white.
+        invert_sketch: black = line, instead of white. Of no account for a sketch with transparent parts: there, what is
+            drawn is a line, whatever its colour.
     """
 
     invert: bool = False
@@ -76,7 +80,8 @@ def inpaint_files(
             name; always a folder if `image` is one.
         mask: a file, which serves for all photos; a folder, which holds a mask of the same name, whatever its
             extension, for every photo; or None to take the hole from the photos' own alpha channel.
-        sketch: for a model that is guided by sketches, white = line: a file, or a folder, as with masks.
+        sketch: for a model that is guided by sketches: a file, or a folder, as with masks. White = line, or, in files
+            with transparent parts, opaque = line; smoothed lines count from a quarter of their strength on.
         step: which checkpoint of a workdir; the best one by default.
         rules: how the hole is found and filled.
 
@@ -85,12 +90,17 @@ def inpaint_files(
 
     Raises:
         InpaintingError: nothing can be done at all: no photo, no model, a sketch for a model that takes none or none
-            for one that needs it, or a photo would be overwritten.
+            for one that needs it, one path for both mask and sketch, or a photo would be overwritten.
     """
     rules = rules or HoleRules()
     if rules.blend < 0:
         raise InpaintingError(f"The radius of the soft seam must be 0 or more pixels, not {rules.blend:g}.")
     masks, sketches = _Guides("mask", mask), _Guides("sketch", sketch)
+    for kind, other in (("mask", masks.path), ("image", Path(image).expanduser())):
+        if sketches.path and other and other.exists() and sketches.path.samefile(other):
+            raise InpaintingError(
+                f"{sketches.path} is given as --{kind} and as --sketch; draw the sketch's lines apart."
+            )
     tasks = _plan(Path(image).expanduser(), os.fspath(output), masks, sketches)
     try:
         inpainter = Inpainter.load(checkpoint, step)
@@ -147,14 +157,16 @@ def inpaint_file(
         mask: a file, or None for the photo's alpha channel.
         output: the file to write; its folder is made.
         rules: how the hole is found and filled.
-        sketch: a file, for a model that is guided by sketches.
+        sketch: a file, for a model that is guided by sketches; see `inpaint_files`. One without a line in the hole is
+            taken with a warning.
 
     Returns:
         what the output's format cannot keep, see `save_photo`.
 
     Raises:
-        InpaintingError: no hole to be found, mask or sketch of another size than the photo, a sketch that is mostly
-            white, or too large a photo for the memory.
+        InpaintingError: no hole to be found, mask or sketch of another size than the photo, a sketch that is line in
+            more than half of the hole, or too large a photo for the memory.
+        ValueError: the model takes no sketch and is given one, or needs one and is given none.
         UnreadableImage: photo, mask or sketch cannot be read.
         UnsavablePhoto: the output's format cannot hold it.
         OSError: the output cannot be written.
@@ -163,7 +175,7 @@ def inpaint_file(
     like = read_photo(photo)
     hole = _hole_of_alpha(like, photo) if mask is None else _hole_of_file(like, photo, mask, rules.resize)
     hole = ~hole if rules.invert else hole
-    lines = None if sketch is None else _lines_of_file(like, photo, sketch, rules)[None]
+    lines = None if sketch is None else _lines_of_file(like, photo, sketch, rules, hole)
     output.parent.mkdir(parents=True, exist_ok=True)
     if not hole.any():
         logger.warning("The mask of %s is empty: it is saved as it is.", photo)
@@ -177,8 +189,11 @@ def inpaint_file(
             "add --invert_mask.",
             photo,
         )
+    if lines is not None and not (lines & hole).any():
+        logger.warning("The sketch %s has no line in the hole of %s, which is filled as without one.", sketch, photo)
+    guides = {"sketches": None if lines is None else lines[None], "margin": math.ceil(2 * rules.blend)}
     try:
-        prediction = inpainter.predict(like.pixels[None], hole[None], sketches=lines, margin=math.ceil(2 * rules.blend))
+        prediction = inpainter.predict(like.pixels[None], hole[None], **guides)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -209,15 +224,35 @@ def _hole_of_file(photo: Photo, name: Path, mask: Path, resize: bool) -> np.ndar
     raise _other_size("mask", mask, hole, photo, name)
 
 
-def _lines_of_file(photo: Photo, name: Path, sketch: Path, rules: HoleRules) -> np.ndarray:
+def _lines_of_file(photo: Photo, name: Path, sketch: Path, rules: HoleRules, hole: np.ndarray) -> np.ndarray:
     """bool [H, W], True = line."""
-    lines, shape = read_mask(sketch), photo.pixels.shape[:2]
-    lines = ~lines if rules.invert_sketch else lines
-    if lines.mean() > 0.5:
-        colour, cure = ("black", "leave out") if rules.invert_sketch else ("white", "add")
-        raise InpaintingError(
-            f"More than half of the sketch {sketch} is {colour}; is it inverted: {cure} --invert_sketch?"
-        )
+    drawing = read_photo(sketch)
+    ink = {"white": cv2.cvtColor(drawing.pixels, cv2.COLOR_RGB2GRAY)}
+    ink["black"] = 255 - ink["white"]
+    colour, other = ("black", "white") if rules.invert_sketch else ("white", "black")
+    if drawing.alpha is not None and (drawing.alpha < _LINE_FROM).any():
+        colour = other = "opaque"  # what colour lies below transparent parts means nothing
+        ink["opaque"] = drawing.alpha
+    lines = _of_size_of(photo, name, sketch, ink[colour] >= _LINE_FROM, rules)
+    if not _is_too_much(lines, hole):
+        return lines
+    sentence = f"The sketch {sketch} is {colour} in more than half of the photo or of its hole"
+    if colour != other:
+        inverse = _of_size_of(photo, name, sketch, ink[other] >= _LINE_FROM, rules)
+        if (inverse & hole).any() and not _is_too_much(inverse, hole):
+            cure = "leave out" if rules.invert_sketch else "add"
+            raise InpaintingError(f"{sentence}; is it inverted: {cure} --invert_sketch?")
+    raise InpaintingError(f"{sentence}; draw thin lines, white on black or on a transparent ground.")
+
+
+def _is_too_much(lines: np.ndarray, hole: np.ndarray) -> bool:
+    """Whether these are no lines, but paper, or a mask."""
+    return lines.mean() > 0.5 or (hole.any() and lines[hole].mean() > 0.5)
+
+
+def _of_size_of(photo: Photo, name: Path, sketch: Path, lines: np.ndarray, rules: HoleRules) -> np.ndarray:
+    """Brings lines, bool [h, w], to the size of the photo, if that is allowed."""
+    shape = photo.pixels.shape[:2]
     if lines.shape == shape:
         return lines
     if rules.resize:

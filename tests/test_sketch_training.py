@@ -213,6 +213,7 @@ def test_photos_without_a_sketch_are_told_or_refused(going_on, guided_workdir, m
         loop.train(make_config(model__sketch=True, **folders | {"data__validation_sketches": empty}), tmp_path / "new")
     assert not (tmp_path / "strict").exists()
     assert not (tmp_path / "new").exists()
+    caplog.clear()
     going_on(**folders)
     assert caplog.text.count("2 of 10 photos have no sketch") == 1
 

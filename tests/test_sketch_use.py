@@ -7,16 +7,23 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
+from inpaint_jax.data import sketches
 from inpaint_jax.data.images import read_image
+from inpaint_jax.data.photos import read_photo
 from inpaint_jax.data.sketches import SketchStore
+from inpaint_jax.data.sources import open_source
 from inpaint_jax.evaluation import run
+from inpaint_jax.export import export
 from inpaint_jax.inference import Inpainter
-from inpaint_jax.inpainting import HoleRules, InpaintingError, inpaint_files
+from inpaint_jax.inpainting import HoleRules, InpaintingError, _lines_of_file, inpaint_files
 
 HOLE = np.zeros((48, 60), bool)
 HOLE[10:34, 12:44] = True
@@ -68,7 +75,9 @@ def test_only_guided_models_get_the_sketches(guided_workdir, strict_workdir, tin
     code, printed = command("evaluate.py", f"--output={tmp_path / 'with'}", *flags)
     assert code == 0, printed
     document = json.loads((tmp_path / "with" / "metrics.json").read_text())
-    assert document["settings"]["sketches"] == SketchStore(sketches).settings
+    assert document["settings"]["sketches"] == SketchStore(sketches).settings | {
+        "digest": SketchStore(sketches).digest()
+    }
     assert "sketches" not in json.loads((tmp_path / "without" / "metrics.json").read_text())["settings"]
 
     def figures(rows, method):
@@ -86,20 +95,102 @@ def test_only_guided_models_get_the_sketches(guided_workdir, strict_workdir, tin
     assert drawn.any()
 
 
-def test_the_sketch_of_each_image_is_its_own(guided_workdir, settings, tmp_path):
-    """Once more by hand, from the saved pictures."""
+@pytest.fixture(scope="module")
+def attentive(guided_workdir, tmp_path_factory):
+    """The guided model with larger weights for its sketches: six steps of training hardly make it look at them."""
+    file = tmp_path_factory.mktemp("attentive") / "attentive.safetensors"
+    export(guided_workdir, file)
+    tensors, metadata = load_file(file), safe_open(file, "numpy").metadata()
+    [name] = [name for name in tensors if "coarse" in name and "GatedConv_0" in name and name.endswith("kernel")]
+    tensors[name][:, :, 4] *= 50
+    save_file(tensors, file, metadata)
+    return file
+
+
+def test_the_sketch_of_each_image_is_its_own(attentive, guided_workdir, settings, tmp_path):
+    """Once more by hand, from the saved pictures: bit by bit with its own sketch, and with no other."""
     store = SketchStore(guided_workdir / "sketches" / "validation")
-    options = dataclasses.replace(settings, sketches=str(store.folder), save_images=True, samples=0)
-    run.evaluate([guided_workdir], tmp_path, options)
-    model = Inpainter.load(guided_workdir)
-    found = sorted((tmp_path / "images" / guided_workdir.name).rglob("*.png"))
+    options = dataclasses.replace(settings, sketches=str(store.folder), save_images=True, samples=0, batch_size=1)
+    run.evaluate([attentive], tmp_path, options)
+    model = Inpainter.load(attentive)
+    found = sorted((tmp_path / "images" / "attentive").rglob("*.png"))
     assert len(found) == 5
     for path in found:
         truth = read_image(tmp_path / "images" / "truth" / path.name)
         mask = read_image(tmp_path / "images" / "mask" / path.parent.name / path.name)[..., 0] > 127
         number = int(path.name.split("_")[0])
-        expected = model(truth, mask, store[number][:, 4 : 4 + 32])
-        assert np.abs(read_image(path).astype(int) - expected).max() <= 1
+        for other in range(5):
+            sketch = store[other][:, 4 : 4 + 32]
+            expected = model(truth, mask, sketch)
+            if other == number:
+                np.testing.assert_array_equal(read_image(path), expected)
+            elif ((sketch ^ store[number][:, 4 : 4 + 32]) & mask).sum() > 5:
+                assert (read_image(path) != expected).any(), (number, other)
+
+
+def copied(store, to, *, changes=None, without=(), damaged=None):
+    """A folder of the same sketches with other settings, without some, or with a damaged one."""
+    source = open_source(store.settings["data"])
+    for number, photos in sketches.claim(to, source, store.settings | (changes or {}), 1000).items():
+        records = [None if i in without else sketches.pack(store[i]) for i in photos]
+        sketches.write_shard(to, number, [source.name(i) for i in photos], records)
+    if damaged is not None:
+        path = to / "00000.sketches"
+        content = bytearray(path.read_bytes())
+        rows = len(store) + 1
+        start = np.frombuffer(content[4 : 4 + 40 * rows], "<i8").reshape(rows, 5)[damaged, 0]
+        content[4 + 40 * rows + start] ^= 1
+        path.write_bytes(content)
+    return SketchStore(to)
+
+
+def test_photos_without_a_sketch_are_told_or_refused(guided_workdir, strict_workdir, settings, tmp_path, caplog):
+    whole = SketchStore(guided_workdir / "sketches" / "validation")
+    lacking = dataclasses.replace(settings, sketches=str(copied(whole, tmp_path / "sketches", without=[3]).folder))
+    with pytest.raises(run.EvaluationError, match=r"no sketch of 1 of 5 photos, 03\.png for example, and a model"):
+        run.evaluate([guided_workdir, strict_workdir], tmp_path / "out", lacking)
+    assert not (tmp_path / "out").exists()
+    run.evaluate([strict_workdir], tmp_path / "first", dataclasses.replace(lacking, limit=3))
+    assert "no sketch" not in caplog.text
+    run.evaluate([guided_workdir], tmp_path / "out", lacking)
+    assert caplog.text.count("1 of 5 photos have no sketch") == 1
+
+
+def test_the_sketches_of_the_first_photos_serve_for_these(guided_workdir, settings, tmp_path):
+    whole = SketchStore(guided_workdir / "sketches" / "validation")
+    source = open_source(settings.data)
+    for number, photos in sketches.claim(tmp_path / "first", source, whole.settings, 10, limit=2).items():
+        records = [sketches.pack(whole[i]) for i in photos]
+        sketches.write_shard(tmp_path / "first", number, [source.name(i) for i in photos], records)
+    options = dataclasses.replace(settings, sketches=str(tmp_path / "first"), limit=2)
+    rows = run.evaluate([guided_workdir], tmp_path / "a", options)
+    options = dataclasses.replace(settings, sketches=str(whole.folder), limit=2)
+    assert rows == run.evaluate([guided_workdir], tmp_path / "b", options)
+
+
+def test_sketches_damaged_in_the_midst_are_one_sentence(guided_workdir, settings, tmp_path):
+    whole = SketchStore(guided_workdir / "sketches" / "validation")
+    damaged = copied(whole, tmp_path / "sketches", damaged=2)
+    flags = [f"--data={settings.data}", "--fid=off", "--pairing=once", "--batch_size=2", "--workers=1"]
+    flags += [f"--workdir={guided_workdir}", f"--sketches={damaged.folder}", f"--output={tmp_path / 'out'}"]
+    code, printed = command("evaluate.py", *flags)
+    assert code == 1, printed
+    file = damaged.folder / "00000.sketches"
+    last = printed.strip().splitlines()[-1]
+    assert last.startswith(f"evaluate.py: {file} cannot be read (a record in it is damaged); delete it and start")
+    assert "Traceback" not in printed
+
+
+def test_an_evaluation_does_not_go_on_with_other_sketches(guided_workdir, settings, tmp_path):
+    """At the same path: it says so rather than calling itself finished."""
+    whole, folder = SketchStore(guided_workdir / "sketches" / "validation"), tmp_path / "sketches"
+    copied(whole, folder)
+    options = dataclasses.replace(settings, sketches=str(folder), resume=True)
+    run.evaluate([guided_workdir], tmp_path / "out", options)
+    shutil.rmtree(folder)
+    copied(whole, folder, without=[1])
+    with pytest.raises(run.EvaluationError, match=r"evaluation with other settings \(sketches: .*digest"):
+        run.evaluate([guided_workdir], tmp_path / "out", options)
 
 
 def test_what_evaluation_refuses(guided_workdir, strict_workdir, tiny_workdir, settings, tmp_path):
@@ -163,8 +254,11 @@ def test_what_a_photo_is_refused_for(guided_workdir, files, tmp_path):
     for sketch, rules, message in (
         (small, None, f"The sketch {small} is 30 x 24 pixels, but {photo} is 60 x 48 pixels; give a sketch of the"),
         (save(tmp_path / "turned.png", LINES.T.copy()), None, "turned by its EXIF orientation"),
-        (save(tmp_path / "paper.png", ~LINES), None, "paper.png is white; is it inverted: add --invert_sketch?"),
-        (lines, HoleRules(invert_sketch=True), "is black; is it inverted: leave out --invert_sketch?"),
+        (save(tmp_path / "paper.png", ~LINES), None, "of its hole; is it inverted: add --invert_sketch?"),
+        (lines, HoleRules(invert_sketch=True), "of its hole; is it inverted: leave out --invert_sketch?"),
+        (save(tmp_path / "grey.png", np.full((48, 60), 120, np.uint8)), None, "of its hole; draw thin lines"),
+        (tmp_path / "grey.png", HoleRules(invert_sketch=True), "of its hole; draw thin lines"),
+        (save(tmp_path / "again.png", HOLE), None, "is white in more than half of the photo or of its hole"),
         (save(tmp_path / "others" / "other.png", LINES).parent, None, "photo.png has no sketch in"),
     ):
         [sentence] = inpaint_files(guided_workdir, photo, output, hole, sketch, rules=rules).failed.values()
@@ -172,6 +266,11 @@ def test_what_a_photo_is_refused_for(guided_workdir, files, tmp_path):
         assert "\n" not in sentence
     with pytest.raises(InpaintingError, match=r"no sketch .*gone.png; correct --sketch"):
         inpaint_files(guided_workdir, photo, output, hole, tmp_path / "gone.png")
+    (tmp_path / "link.png").symlink_to(hole)
+    with pytest.raises(InpaintingError, match=r"link.png is given as --mask and as --sketch; draw"):
+        inpaint_files(guided_workdir, photo, output, hole, tmp_path / "link.png")
+    with pytest.raises(InpaintingError, match=r"photo.png is given as --image and as --sketch; draw"):
+        inpaint_files(guided_workdir, photo, output, hole, photo)
     with pytest.raises(InpaintingError, match=r"photo.png is one of the files given and would be overwritten"):
         inpaint_files(guided_workdir, photo, lines, hole, lines)
     assert not output.exists()
@@ -196,3 +295,55 @@ def test_a_sketch_that_shrinks_keeps_its_lines(strict_workdir, files, tmp_path):
     inpaint_files(strict_workdir, photo, tmp_path / "out.png", hole, sketch, rules=HoleRules(resize=True))
     expected = Inpainter.load(strict_workdir)(read_image(photo), HOLE, LINES)
     np.testing.assert_array_equal(read_image(tmp_path / "out.png"), expected)
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+@pytest.mark.parametrize("invert", [False, True])
+def test_strokes_on_a_transparent_ground(guided_workdir, files, tmp_path, colour, invert):
+    """Of any colour, whatever lies below what is transparent, and with or without --invert_sketch."""
+    photo, hole, _ = files
+    drawing = np.zeros((48, 60, 4), np.uint8)
+    drawing[LINES] = [colour, colour, colour, 255]
+    rules = HoleRules(invert_sketch=invert)
+    for name, ground in (("black.png", 0), ("white.png", 255)):
+        drawing[~LINES] = [ground, ground, ground, 0]
+        sketch = save(tmp_path / name, drawing)
+        assert not inpaint_files(guided_workdir, photo, tmp_path / f"out_{name}", hole, sketch, rules=rules).failed
+        expected = Inpainter.load(guided_workdir)(read_image(photo), HOLE, LINES)
+        np.testing.assert_array_equal(read_image(tmp_path / f"out_{name}"), expected)
+
+
+def test_an_opaque_alpha_channel_means_nothing(guided_workdir, files, tmp_path):
+    photo, hole, _ = files
+    paper = np.dstack([np.where(LINES, 0, 255)] * 3 + [np.full((48, 60), 255)]).astype(np.uint8)
+    sketch = save(tmp_path / "paper.png", paper)
+    inpaint_files(guided_workdir, photo, tmp_path / "out.png", hole, sketch, rules=HoleRules(invert_sketch=True))
+    expected = Inpainter.load(guided_workdir)(read_image(photo), HOLE, LINES)
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png"), expected)
+    [sentence] = inpaint_files(guided_workdir, photo, tmp_path / "out.png", hole, sketch).failed.values()
+    assert "add --invert_sketch?" in sentence
+
+
+@pytest.mark.parametrize("kind", ["white", "black", "transparent"])
+def test_smoothed_lines_do_not_tear(files, kind):
+    """A slanted line of a pixel's width, as drawing programs smooth it."""
+    photo, _, lines = files
+    fine = np.zeros((48 * 8, 60 * 8), np.uint8)
+    cv2.line(fine, (5 * 8, 22 * 8), (54 * 8, 35 * 8), 255, thickness=5)
+    drawn = cv2.resize(fine, (60, 48), interpolation=cv2.INTER_AREA)
+    picture = {"white": drawn, "black": 255 - drawn, "transparent": np.dstack([drawn * 0] * 3 + [drawn])}[kind]
+    found = _lines_of_file(
+        read_photo(photo), photo, save(lines, picture), HoleRules(invert_sketch=kind == "black"), HOLE
+    )
+    assert cv2.connectedComponents(found.astype(np.uint8), connectivity=8)[0] == 2
+    assert found[:, 5:54].any(axis=0).all()
+    assert cv2.connectedComponents((drawn > 127).astype(np.uint8), connectivity=8)[0] > 2  # by the rule of masks
+
+
+def test_a_sketch_without_a_line_in_the_hole_is_told(guided_workdir, files, tmp_path, caplog):
+    photo, hole, lines = files
+    inpaint_files(guided_workdir, photo, tmp_path / "out.png", hole, lines)
+    assert "no line" not in caplog.text
+    outside = save(tmp_path / "outside.png", LINES & ~HOLE)
+    assert not inpaint_files(guided_workdir, photo, tmp_path / "out.png", hole, outside).failed
+    assert f"The sketch {outside} has no line in the hole of {photo}, which is filled as without one." in caplog.text

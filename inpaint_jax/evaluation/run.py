@@ -23,7 +23,7 @@ from inpaint_jax import __version__, metrics, visualize
 from inpaint_jax.data.images import Resize, UnreadableImage, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import UnreadableMask
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
-from inpaint_jax.data.sketches import SketchStore, sketch_square
+from inpaint_jax.data.sketches import SketchStore, UnusableSketches, sketch_square
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation import classical, fid, output, tables
 from inpaint_jax.evaluation.methods import Methods
@@ -107,7 +107,8 @@ def evaluate(
 
     Raises:
         EvaluationError: settings make no sense; a model, the images, the masks, the sketches or the Inception weights
-            cannot be had; or output_dir holds an unfinished run that was not asked for.
+            cannot be had, be it that damage comes up in the midst of the run; or output_dir holds an unfinished run
+            that was not asked for.
     """
     output_dir = Path(output_dir)
     try:
@@ -124,10 +125,13 @@ def evaluate(
 
     settings = plan.settings
     output.withdraw(output_dir)
-    with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
-        run = _Run(plan, methods, state, output_dir)
-        rows = run.to_the_end()
-        samples = run.samples()
+    try:
+        with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
+            run = _Run(plan, methods, state, output_dir)
+            rows = run.to_the_end()
+            samples = run.samples()
+    except (UnusableSketches, UnreadableMask) as error:
+        raise EvaluationError(str(error)) from error
     sheet = visualize.image_sheet(samples) if samples else None
     output.write(output_dir, plan.identity, rows, state.scores, sheet)
     state.forget()
@@ -193,7 +197,7 @@ def _prepare(
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
     if sketches is not None:  # no entry without, so that evaluations from before sketches stay what they are
-        identity["sketches"] = sketches.settings
+        identity["sketches"] = sketches.settings | {"digest": sketches.digest()}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
 
 
@@ -426,9 +430,11 @@ def _open_sketches(
                 )
         return None
     store = SketchStore(Path(settings.sketches).expanduser())
-    store.check(source, size=settings.size, resize=resize)
+    store.check(source, size=settings.size, resize=resize, limit=settings.limit)
     if all(inpainter.channels == 4 for inpainter in inpainters.values()):
         raise ValueError("No model here is guided by sketches; leave out --sketches.")
+    needed = any(inpainter.needs_sketch for inpainter in inpainters.values())
+    store.check_missing(source, limit=settings.limit, needed=needed)
     return store
 
 
