@@ -1,76 +1,13 @@
-"""Pictures of results and runs. Functions return arrays or matplotlib figures; they save nothing."""
+"""Curves of runs and of evaluations, and how temperatures and mask ratios are distributed."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
-_MARGIN = 4
-_HEADING = 22
-
-
-def image_sheet(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Pictures side by side, one row a sample, with a heading over every column; pixels are shown one to one.
-
-    Args:
-        columns: heading -> [N, H, W, 3], uint8, or float in [0, 1]; all of the same shape.
-
-    Returns:
-        uint8 [height, width, 3].
-
-    Raises:
-        ValueError: the columns differ in shape.
-    """
-    shapes = {name: np.shape(images) for name, images in columns.items()}
-    if len(set(shapes.values())) != 1:
-        raise ValueError(f"All columns of a sheet must have one shape, not {shapes}.")
-    count, height, width, _ = next(iter(shapes.values()))
-    sheet = Image.new(
-        "RGB", (len(columns) * (width + _MARGIN) + _MARGIN, _HEADING + count * (height + _MARGIN)), "white"
-    )
-    draw, font = ImageDraw.Draw(sheet), _heading_font(columns, width)
-    for column, (name, images) in enumerate(columns.items()):
-        left = _MARGIN + column * (width + _MARGIN)
-        draw.text((left + width / 2, _HEADING / 2), name, fill="black", font=font, anchor="mm")
-        for row, image in enumerate(np.asarray(images)):
-            sheet.paste(Image.fromarray(_to_bytes(image)), (left, _HEADING + row * (height + _MARGIN)))
-    return np.asarray(sheet)
-
-
-def network_input(
-    images: np.ndarray, masks: np.ndarray, colour: np.ndarray, sketches: np.ndarray | None = None
-) -> np.ndarray:
-    """What a generator is given, as pictures: holes in one colour, and the lines of the sketches in them white.
-
-    Args:
-        images: [N, H, W, 3], uint8, or float in [0, 1].
-        masks: bool [N, H, W], True = missing.
-        colour: [3] of the holes, of the images' type.
-        sketches: bool [N, H, W], True = line.
-
-    Returns:
-        of the images' shape and type.
-    """
-    images = np.where(masks[..., None], colour, images)
-    if sketches is None:
-        return images
-    white = images.dtype.type(255 if images.dtype == np.uint8 else 1)
-    return np.where((masks & sketches)[..., None], white, images)
-
-
-def _heading_font(headings: Iterable[str], width: int) -> ImageFont.FreeTypeFont:
-    """The largest in which all headings fit over their columns; 8 px can be read, if only just."""
-    for size in range(14, 8, -1):
-        font = ImageFont.load_default(size=size)
-        if max(font.getlength(heading) for heading in headings) <= width:
-            return font
-    return ImageFont.load_default(size=8)
+from inpaint_jax.visualize.style import COLOURS
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -188,6 +125,98 @@ def metrics_by_ratio(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def temperature_distribution(ratios: np.ndarray, temperatures: np.ndarray) -> Figure:
+    """The temperatures of many images: against their mask ratio, and how they are distributed.
+
+    Args:
+        ratios: [N] share of missing pixels.
+        temperatures: [N, K] of every head.
+
+    Returns:
+        a figure of two panels with common temperatures: a point for each image with the median of every tenth of the
+        ratio, and a histogram. The axis is logarithmic, but for a band around zero where temperatures reach below it.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    scatter, histogram = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    tenths = np.ceil(10 * ratios).astype(int)  # (0, 0.1] is the first, as in evaluations
+    edges = _temperature_bins(temperatures)
+    for head, colour in zip(range(temperatures.shape[1]), itertools.cycle(COLOURS)):
+        values = temperatures[:, head]
+        scatter.scatter(ratios, values, s=12, color=colour, alpha=0.45, linewidths=0, label=f"head {head}")
+        medians = [(tenth / 10 - 0.05, np.median(values[tenths == tenth])) for tenth in np.unique(tenths)]
+        scatter.plot(*zip(*medians), color=colour, marker="osD^vP*"[head % 7], markeredgecolor="black", linewidth=1.5)
+        histogram.hist(values, edges, orientation="horizontal", color=colour, alpha=0.6)
+    scatter.set(title="Learned temperatures by mask ratio, medians joined", xlabel="mask ratio", ylabel="t")
+    histogram.set(title="their distribution", xlabel="images")
+    scatter.set_yscale("log") if temperatures.min() > 0 else scatter.set_yscale("symlog", linthresh=1e-3)
+    scatter.legend(frameon=False)
+    for axes in (scatter, histogram):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def psnr_by_temperature(temperatures: np.ndarray, psnr: np.ndarray, learned: np.ndarray, learned_psnr: float) -> Figure:
+    """What a model makes of temperatures that are set by hand, beside what it makes of its own.
+
+    Args:
+        temperatures: [T] that all heads were set to.
+        psnr: [T] in dB, inside the holes, mean over the images.
+        learned: [K] median of the learned temperature of each head.
+        learned_psnr: in dB, with the learned temperatures.
+
+    Returns:
+        a figure of one panel.
+    """
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(temperatures, psnr, color=COLOURS[0], marker="o", markersize=4, label="all heads at t")
+    axes.axhline(learned_psnr, color=COLOURS[1], linestyle="--", label="each head at its learned temperature")
+    for head, temperature in enumerate(learned):
+        if temperature > 0:
+            label = "the heads' learned temperatures (medians)" if head == 0 else None
+            axes.axvline(temperature, color=COLOURS[1], linewidth=1, linestyle=":", label=label)
+    axes.set(title="Temperatures set by hand", xlabel="t", ylabel="hole PSNR (dB)", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def ratio_histogram(ratios: Mapping[str, np.ndarray]) -> Figure:
+    """How much of the image the masks of each kind cover.
+
+    Args:
+        ratios: kind -> [N] share of missing pixels.
+
+    Returns:
+        a figure of one panel; the legend has the mean and the range from the 5th to the 95th percentile.
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(0, 1, 41)
+    for (kind, values), colour, line in zip(
+        ratios.items(), itertools.cycle(COLOURS), itertools.cycle(("-", "--", ":"))
+    ):
+        low, high = np.percentile(values, (5, 95))
+        label = f"{kind}: mean {np.mean(values):.2f}, 5–95 % {low:.2f}–{high:.2f}"
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values, bins, weights=weights, histtype="stepfilled", color=colour, alpha=0.25)
+        axes.hist(
+            values, bins, weights=weights, histtype="step", color=colour, linestyle=line, label=label, linewidth=1.6
+        )
+    axes.set(title="Mask ratios", xlabel="share of missing pixels", ylabel="share of the masks", xlim=(0, 0.8))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _temperature_bins(temperatures: np.ndarray) -> np.ndarray:
+    """Edges of thirty bins, even on the axis that `temperature_distribution` has."""
+    low, high = temperatures.min(), temperatures.max()
+    if low <= 0:
+        return np.linspace(low, high + 1e-12, 31)
+    return np.geomspace(low / 1.05, high * 1.05, 31)
+
+
 def _plot(axes, rows, labels: Mapping[str, str], *, title: str, ylabel: str) -> None:
     for colour, (name, label) in zip(COLOURS, labels.items()):
         points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
@@ -197,9 +226,3 @@ def _plot(axes, rows, labels: Mapping[str, str], *, title: str, ylabel: str) -> 
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False)
-
-
-def _to_bytes(image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint8:
-        return image
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,60 @@
+"""What all figures share: colours that colour-blind readers can tell apart too, and panels that show a picture."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette."""
+
+SEQUENTIAL = "viridis"
+"""Colour map of temperatures and of weights: even in lightness, so that it also reads in grey."""
+
+
+def picture_panels(rows: int, columns: int, side: float = 2.2) -> tuple[Figure, np.ndarray]:
+    """A figure for pictures, without axes.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        side: of a panel, in inches.
+
+    Returns:
+        the figure, and its axes as an array [rows, columns].
+    """
+    figure = Figure(figsize=(side * columns, (side + 0.3) * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure, panels
+
+
+def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """Draws a picture with hard pixels, [H, W] or [H, W, 3 or 4], uint8 or float in [0, 1], over its own pixel grid."""
+    height, width = image.shape[:2]
+    white = 255 if image.dtype == np.uint8 else 1
+    axes.imshow(image, cmap="gray", vmin=0, vmax=white, interpolation="nearest", extent=(0, width, height, 0))
+    if title:
+        axes.set_title(title, fontsize=9)
+
+
+def outline(axes: Axes, mask: np.ndarray, cell: int = 1) -> None:
+    """Draws the border of a hole along its pixels, white on black, so that it shows on any photo.
+
+    Args:
+        axes: of a picture.
+        mask: bool [H, W], True = missing.
+        cell: how many pixels of the picture one of the mask stands for.
+    """
+    padded = np.pad(mask.astype(np.int8), 1)
+    rows, columns = (np.argwhere(np.diff(padded, axis=axis)) for axis in (0, 1))
+    edges = [[(x - 1, y), (x, y)] for y, x in rows] + [[(x, y - 1), (x, y)] for y, x in columns]
+    segments = cell * np.array(edges, float).reshape(-1, 2, 2)
+    for colour, width in (("black", 2.2), ("white", 1.0)):
+        axes.add_collection(LineCollection(segments, colors=colour, linewidths=width, capstyle="projecting"))
+
+
+def number(value: float) -> str:
+    """A temperature or a weight as a title shows it: 0.0042, 0.31, 12."""
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
