@@ -55,13 +55,12 @@ def trajectory(
     )
     at = (learned - centre) @ axes_of.T
     marks = (
-        (known[best], "s", "white", "most similar known patch"),
-        (np.zeros(2), "X", "white", "mean of all known patches"),
-        (at, "*", COLOURS[1], f"learned temperature, t = {number(learned_temperature)}"),
+        (known[best], "s", 210, "none", "most similar known patch"),
+        (np.zeros(2), "X", 90, "white", "mean of all known patches"),
+        (at, "*", 150, COLOURS[1], f"learned temperature, t = {number(learned_temperature)}"),
     )
-    for (x, y), marker, colour, label in marks:
-        size = 230 if marker == "*" else 90
-        axes.scatter(x, y, s=size, marker=marker, color=colour, edgecolors="black", zorder=4, label=label)
+    for (x, y), marker, size, colour, label in marks:
+        axes.scatter(x, y, s=size, marker=marker, facecolor=colour, edgecolors="black", zorder=4, label=label)
     axes.set(
         title="A refined query patch under rising temperature (Fig. 1c)",
         xlabel=f"first principal component ({shares[0]:.0%} of the variance)",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from inpaint_jax.visualize.style import COLOURS
+from inpaint_jax.visualize.style import COLOURS, logarithmic
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -60,7 +60,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     labels = {name: name.removeprefix("temperature/").replace("_", " ") for name in temperatures}
     _plot(panels[1, 1], rows, labels, title="Learned temperatures (mean over the batch)", ylabel="t")
     if panels[1, 1].lines:
-        panels[1, 1].set_yscale("log")
+        logarithmic(panels[1, 1].yaxis)
     return figure
 
 
@@ -86,7 +86,7 @@ def temperature_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
     for axes in list(panels):
         axes.set_visible(False)  # what is left over of the last row
     if lowest > 0:
-        figure.axes[0].set_yscale("log")
+        logarithmic(figure.axes[0].yaxis)
     else:
         figure.axes[0].set_yscale("symlog", linthresh=1e-3)
     return figure
@@ -148,7 +148,7 @@ def temperature_distribution(ratios: np.ndarray, temperatures: np.ndarray) -> Fi
         histogram.hist(values, edges, orientation="horizontal", color=colour, alpha=0.6)
     scatter.set(title="Learned temperatures by mask ratio, medians joined", xlabel="mask ratio", ylabel="t")
     histogram.set(title="their distribution", xlabel="images")
-    scatter.set_yscale("log") if temperatures.min() > 0 else scatter.set_yscale("symlog", linthresh=1e-3)
+    logarithmic(scatter.yaxis) if temperatures.min() > 0 else scatter.set_yscale("symlog", linthresh=1e-3)
     scatter.legend(frameon=False)
     for axes in (scatter, histogram):
         axes.grid(alpha=0.3)
@@ -175,7 +175,8 @@ def psnr_by_temperature(temperatures: np.ndarray, psnr: np.ndarray, learned: np.
         if temperature > 0:
             label = "the heads' learned temperatures (medians)" if head == 0 else None
             axes.axvline(temperature, color=COLOURS[1], linewidth=1, linestyle=":", label=label)
-    axes.set(title="Temperatures set by hand", xlabel="t", ylabel="hole PSNR (dB)", xscale="log")
+    axes.set(title="Temperatures set by hand", xlabel="t", ylabel="hole PSNR (dB)")
+    axes.set_xscale("log")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
     return figure

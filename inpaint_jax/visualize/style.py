@@ -2,8 +2,10 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette."""
@@ -53,6 +55,14 @@ def outline(axes: Axes, mask: np.ndarray, cell: int = 1) -> None:
     segments = cell * np.array(edges, float).reshape(-1, 2, 2)
     for colour, width in (("black", 2.2), ("white", 1.0)):
         axes.add_collection(LineCollection(segments, colors=colour, linewidths=width, capstyle="projecting"))
+
+
+def logarithmic(axis: Axis) -> None:
+    """Makes an axis of temperatures logarithmic, with ticks written out: 0.01, 0.02, 0.05."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def number(value: float) -> str:
