@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "training.loop": "training checkpoints data writers visualize features losses metrics nets",
     "evaluation": "inference checkpoints data writers visualize features losses metrics nets",
     "inpainting": "inference export data blending",
+    "inspection": "inference checkpoints data visualize features metrics nets",
+    "widgets": "inspection inference visualize",
     "inference": "export checkpoints data visualize features nets",
     "export": "checkpoints",
     "sketching": "data features compilation",
@@ -85,7 +87,7 @@ RULES = [
 LARGEST_FILE = 24_000  # bytes
 PACKAGE = "inpaint_jax"
 ENTRY_SCRIPTS = ("train.py", "evaluate.py", "inpaint.py")
-SOURCE_FOLDERS = (PACKAGE, "configs", "tests", "benchmarks")
+SOURCE_FOLDERS = (PACKAGE, "configs", "tests", "benchmarks", "notebooks")
 
 
 def test_imports_point_downwards():

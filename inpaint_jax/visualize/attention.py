@@ -67,7 +67,7 @@ def trajectory(
         ylabel=f"second ({shares[1]:.0%})",
     )
     axes.grid(alpha=0.3)
-    axes.legend(frameon=True, fontsize=8, loc="best")
+    axes.legend(fontsize=8, markerscale=0.6)
     figure.colorbar(points, ax=axes, label="temperature t")
     return figure
 

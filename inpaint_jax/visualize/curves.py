@@ -178,7 +178,7 @@ def psnr_by_temperature(temperatures: np.ndarray, psnr: np.ndarray, learned: np.
     axes.set(title="Temperatures set by hand", xlabel="t", ylabel="hole PSNR (dB)")
     axes.set_xscale("log")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower left")
     return figure
 
 

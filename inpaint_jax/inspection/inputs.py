@@ -1,0 +1,240 @@
+"""What a model is fed with: photos with holes as in training and as in validation, masks, and sketches step by step."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+
+from inpaint_jax import checkpoints
+from inpaint_jax.data.images import cut_square, resize_and_crop
+from inpaint_jax.data.masks import free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
+from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches
+from inpaint_jax.data.sketches import THRESHOLD, SketchStore, sketch_from_edges
+from inpaint_jax.data.sources import open_source
+from inpaint_jax.features import pidinet
+from inpaint_jax.nets.generator import HOLE_COLOUR
+from inpaint_jax.visualize import network_input
+
+BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
+"""Of mask ratios, as (low, high]: the paper's."""
+
+_VALIDATION_SEED_OFFSET = 1_000_003  # as in training.feed, of which nothing is imported here; a test compares
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Photos with holes, all of one size.
+
+    Attributes:
+        images: uint8 [N, H, W, 3].
+        masks: bool [N, H, W], True = missing.
+        sketches: bool [N, H, W], True = line; None for a model that is not guided by sketches.
+        crops: int32 [N, 2], top and left of the local discriminator's view, whose side is half the image's; None for
+            photos that are not of a data set.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    sketches: np.ndarray | None = None
+    crops: np.ndarray | None = None
+
+    @property
+    def shown(self) -> np.ndarray:
+        """uint8 [N, H, W, 3]: the photos as the network is given them, see `visualize.network_input`."""
+        colour = np.rint(255 * np.array(HOLE_COLOUR)).astype(np.uint8)
+        return network_input(self.images, self.masks, colour, self.sketches)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> "Samples":
+        """Some of them."""
+        fields = {name: None if value is None else value[rows] for name, value in vars(self).items()}
+        return Samples(**fields)
+
+    def local_crops(self, images: np.ndarray) -> np.ndarray:
+        """What the local discriminator sees of [N, H, W, ...]: the square part of each at its crop.
+
+        Raises:
+            ValueError: these samples have no crops.
+        """
+        if self.crops is None:
+            raise ValueError("These samples have no crops; take those of training_samples.")
+        side = local_crop_side(*images.shape[1:3])
+        return np.stack([cut_square(image, side, corner) for image, corner in zip(images, self.crops.tolist())])
+
+
+def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, seed: int | None = None) -> Samples:
+    """The first photos that a run was validated on, cropped in the middle, with the very masks of its validation.
+
+    Args:
+        workdir: of the run.
+        count: how many at most.
+        data: other photos, as in configs; a model that is guided by sketches gets none of them.
+        seed: for other masks.
+
+    Returns:
+        Samples of the size that the run was trained at.
+
+    Raises:
+        FileNotFoundError: no run in the workdir, no such photos, or no sketches that belong to them.
+        ValueError: the photos or masks cannot be read.
+    """
+    config = checkpoints.load_config(workdir)
+    fields = config["data"]
+    source = open_source(data or fields["validation"])
+    store = None if data else _sketches(config, workdir, "validation", "validation_sketches")
+    batches = evaluation_batches(
+        source,
+        open_masks(fields["masks"], fields["image_size"]),
+        size=fields["image_size"],
+        batch_size=1,
+        seed=config["seed"] + _VALIDATION_SEED_OFFSET if seed is None else seed,
+        resize=fields.get("resize", "shortest"),
+        sketches=store,
+    )
+    return _collect(batches, min(count, len(source)))
+
+
+def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = None, seed: int = 0) -> Samples:
+    """Photos with holes as a run was trained on: randomly cropped and mirrored, with random masks.
+
+    Args:
+        workdir: of the run.
+        count: how many.
+        data: other photos, as in configs; without sketches.
+        seed: of everything random; not the run's own draw.
+
+    Returns:
+        Samples, with `crops`.
+
+    Raises:
+        FileNotFoundError: as in `samples`.
+        ValueError: as in `samples`.
+    """
+    config = checkpoints.load_config(workdir)
+    fields = config["data"]
+    batches = training_batches(
+        open_source(data or fields["train"]),
+        open_masks(fields["masks"], fields["image_size"]),
+        size=fields["image_size"],
+        batch_size=1,
+        seed=seed,
+        resize=fields.get("resize", "shortest"),
+        crop=fields.get("crop", "random"),
+        flip=fields.get("flip", 0.5),
+        sketches=None if data else _sketches(config, workdir, "train", "sketches"),
+        sketch_dropout=fields.get("sketch_dropout", 0.0),
+    )
+    return _collect(batches, count)
+
+
+def mask_ratios(workdir: str | Path, count: int = 1000, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """How much of the image masks cover: those of training, the strokes alone, and those of evaluations.
+
+    Args:
+        workdir: of a run, whose image size and kind of masks are taken.
+        count: masks of each kind.
+        seed: of the masks.
+
+    Returns:
+        kind -> [count] share of missing pixels.
+
+    Raises:
+        FileNotFoundError: no run in the workdir, or its folder of masks has gone.
+    """
+    fields = checkpoints.load_config(workdir)["data"]
+    size, rng = fields["image_size"], np.random.default_rng(seed)
+    masks = open_masks(fields["masks"], size)
+    training = "training (strokes and square)" if fields["masks"] == "freeform" else "training"
+    return {
+        training: np.array([masks.draw(rng).mask.mean() for _ in range(count)]),
+        "strokes alone": np.array([free_form_mask(rng, size, size).mean() for _ in range(count)]),
+        "evaluation (six bins)": np.array(
+            [free_form_mask_of_ratio(rng, size, size, *BINS[i % len(BINS)]).mean() for i in range(count)]
+        ),
+    }
+
+
+def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Masks as evaluations draw them, by mask ratio.
+
+    Args:
+        workdir: of a run, whose image size is taken.
+        count: of masks in each bin.
+        seed: of the masks.
+
+    Returns:
+        bin -> bool [count, H, W], True = missing; for `visualize.image_sheet`.
+    """
+    size, rng = checkpoints.load_config(workdir)["data"]["image_size"], np.random.default_rng(seed)
+    return {
+        f"({low:.1f}, {high:.1f}]": np.stack(
+            [free_form_mask_of_ratio(rng, size, size, low, high) for _ in range(count)]
+        )
+        for low, high in BINS
+    }
+
+
+def sketch_steps(
+    data: str, count: int = 2, *, size: int = 256, weights: str | Path | None = None
+) -> dict[str, np.ndarray]:
+    """How a sketch is made of a photo, step by step (Fig. 11).
+
+    Args:
+        data: photos, as in configs; the first ones are taken, cropped in the middle.
+        count: how many at most.
+        size: of the images; the paper's threshold and least size of a line are meant for 256.
+        weights: file of PiDiNet's; None for the cache or a download.
+
+    Returns:
+        heading -> [N, H, W] or, of the photo, [N, H, W, 3], for `visualize.image_sheet`.
+
+    Raises:
+        features.weights.WeightsUnavailable: the weights are not given, not in the cache, and cannot be downloaded.
+    """
+    params = pidinet.load(weights)
+    source = open_source(data)
+    photos = np.stack([resize_and_crop(source[i], size) for i in range(min(count, len(source)))])
+    edges = np.asarray(jax.jit(pidinet.edge_map)(params, photos.astype(np.float32) / 255))
+    binary = edges > THRESHOLD
+    skeletons = np.stack([sketch_from_edges(edge_map, scaled=True) for edge_map in edges])
+    return {
+        "photo": photos,
+        "edge map": edges,
+        f"above {THRESHOLD}": binary,
+        "large components": np.stack([_components_with(*each) for each in zip(binary, skeletons)]),
+        "sketch": skeletons,
+    }
+
+
+def _components_with(binary: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
+    """The components that have a line, which are those that the area opening leaves."""
+    _, labels = cv2.connectedComponents(binary.astype(np.uint8), connectivity=8)
+    return binary & np.isin(labels, np.unique(labels[skeleton]))
+
+
+def _sketches(config: Mapping[str, Any], workdir: str | Path, role: str, field: str) -> SketchStore | None:
+    """The sketches that a run was guided by: in the folder that its config names, else in its workdir."""
+    if not config["model"].get("sketch"):
+        return None
+    return SketchStore(config["data"].get(field) or Path(workdir) / "sketches" / role)
+
+
+def _collect(batches: Batches, count: int) -> Samples:
+    """The first readable samples of batches of one."""
+    found = []
+    for batch in batches:
+        if batch.get("weight", np.ones(1))[0]:
+            found.append(batch)
+        if len(found) == count:
+            break
+    batches.close()
+    images, masks, crops = (np.concatenate([batch[name] for batch in found]) for name in ("image", "mask", "crop"))
+    sketches = np.concatenate([batch["sketch"] for batch in found]) if "sketch" in found[0] else None
+    return Samples(images, masks, sketches, crops)

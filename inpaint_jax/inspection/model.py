@@ -1,0 +1,147 @@
+"""What a trained model makes of many photos: its temperatures, other ones, and parts of it switched off."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from inpaint_jax import metrics
+from inpaint_jax.data.masks import free_form_mask_of_ratio
+from inpaint_jax.inference import Inpainter
+from inpaint_jax.inspection.inputs import BINS, Samples
+
+_BATCH = 8
+
+
+def temperatures_by_ratio(
+    inpainter: Inpainter, samples: Samples, *, seed: int = 0, bins: Sequence[tuple[float, float]] = BINS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The temperatures that a model learned, for photos with holes of every size.
+
+    Args:
+        inpainter: the model.
+        samples: its photos; their masks are not used. Each gets one mask, of free-form strokes, in every bin.
+        seed: of the masks.
+        bins: of mask ratios, (low, high].
+
+    Returns:
+        ratios [N], and temperatures float32 [N, K].
+    """
+    rng = np.random.default_rng(seed)
+    size = samples.images.shape[1:3]
+    masks = [free_form_mask_of_ratio(rng, *size, *limits) for limits in bins for _ in samples.images]
+    sketches = samples.sketches
+    every = dataclasses.replace(
+        samples,
+        images=np.tile(samples.images, (len(bins), 1, 1, 1)),
+        masks=np.stack(masks),
+        sketches=None if sketches is None else np.tile(sketches, (len(bins), 1, 1)),
+    )
+    _, temperatures = _run(inpainter, every)
+    return every.masks.mean(axis=(1, 2)), temperatures
+
+
+def psnr_by_temperature(
+    inpainter: Inpainter, samples: Samples, temperatures: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """How good a model is with all its heads at a temperature set by hand, and with its own.
+
+    Args:
+        inpainter: the model.
+        samples: photos with holes.
+        temperatures: [T].
+
+    Returns:
+        hole PSNR [T], dB, mean over the photos; the median of the learned temperature of each head [K]; and the hole
+        PSNR with the learned ones.
+    """
+    completed, learned = _run(inpainter, samples)
+    by_hand = [
+        _hole_psnr(_run(inpainter, samples, temperatures=np.full_like(learned, temperature))[0], samples)
+        for temperature in temperatures
+    ]
+    return np.array(by_hand), np.median(learned, axis=0), _hole_psnr(completed, samples)
+
+
+def at_temperatures(inpainter: Inpainter, samples: Samples, temperatures: Sequence[float]) -> dict[str, np.ndarray]:
+    """Completed photos at temperatures that are set by hand, for all heads, and at the learned ones.
+
+    Args:
+        inpainter: the model.
+        samples: photos with holes.
+        temperatures: [T].
+
+    Returns:
+        heading -> uint8 [N, H, W, 3], for `visualize.image_sheet`.
+    """
+    completed, learned = _run(inpainter, samples)
+    by_hand = {
+        f"t = {temperature:.2g}": _run(inpainter, samples, temperatures=np.full_like(learned, temperature))[0]
+        for temperature in temperatures
+    }
+    return {"input": samples.shown, **by_hand, "learned": completed, "truth": samples.images}
+
+
+def with_parts_switched_off(inpainter: Inpainter, samples: Samples) -> dict[str, np.ndarray]:
+    """Completed photos by parts of the second stage alone, in the order of the paper's Fig. 8.
+
+    A head is named by its learned temperature, the mean over the photos: of two, one is the high and one the low.
+
+    Args:
+        inpainter: the model.
+        samples: photos with holes.
+
+    Returns:
+        heading -> uint8 [N, H, W, 3], for `visualize.image_sheet`: input, convolution branch alone, attention branch
+        alone, then, if there are several heads, the model with each of them alone from high to low temperature, the
+        full model, and the truth.
+    """
+    completed, temperatures = _run(inpainter, samples)
+    heads = temperatures.shape[1]
+    without = {"convolution": ["attention"], "attention": ["convolution"]}
+    if heads > 1:
+        means = temperatures.mean(axis=0)
+        for rank, head in enumerate(np.argsort(-means)):
+            name = ("high t", "low t")[rank] if heads == 2 else f"t = {means[head]:.2g}"
+            without[name] = [f"head_{other}" for other in range(heads) if other != head]
+    parts = {name: _run(inpainter, samples, without=off)[0] for name, off in without.items()}
+    return {"input": samples.shown, **parts, "full": completed, "truth": samples.images}
+
+
+def hole_psnr(columns: Mapping[str, np.ndarray], samples: Samples) -> dict[str, float]:
+    """PSNR inside the holes of what some columns of a sheet show.
+
+    Args:
+        columns: heading -> uint8 [N, H, W, 3]; "input" and "truth" are passed over.
+        samples: the photos with their holes.
+
+    Returns:
+        heading -> mean over the photos that have a hole, dB, to two digits.
+    """
+    made = {name: images for name, images in columns.items() if name not in ("input", "truth")}
+    return {name: round(_hole_psnr(images, samples), 2) for name, images in made.items()}
+
+
+def _run(
+    inpainter: Inpainter, samples: Samples, *, without: Sequence[str] = (), temperatures: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Completed photos, uint8 [N, H, W, 3], and temperatures [N, K]; batches are full, so that one program serves."""
+    count, made = len(samples.images), []
+    for first in range(0, count, _BATCH):
+        rows = np.minimum(np.arange(first, first + _BATCH), count - 1)
+        sketches = None if samples.sketches is None else samples.sketches[rows]
+        given = None if temperatures is None else temperatures[rows]
+        made.append(
+            inpainter.predict(
+                samples.images[rows], samples.masks[rows], sketches, margin=0, without=without, temperatures=given
+            )
+        )
+    completed = np.concatenate([prediction.completed for prediction in made])[:count]
+    return completed, np.concatenate([prediction.temperatures for prediction in made])[:count]
+
+
+def _hole_psnr(completed: np.ndarray, samples: Samples) -> float:
+    """Mean over the photos that have a hole, dB."""
+    prediction, target = (jnp.asarray(images, jnp.float32) / 255 for images in (completed, samples.images))
+    return float(jnp.nanmean(metrics.hole_psnr(prediction, target, jnp.asarray(samples.masks))))
