@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart notebooks test lint clean
 
 # Trains a small model on photos that ship with scikit-image, and evaluates it; all ends up in runs/quickstart.
 quickstart: $(VENV)/.installed
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/python evaluate.py --workdir=runs/quickstart --output=runs/quickstart/eval --resume --fid=off \
 		--methods=mean,telea,navier_stokes,biharmonic
+
+# Runs the notebooks on that model; pages to open in a browser end up in runs/quickstart/notebooks.
+notebooks: quickstart
+	$(BIN)/pip install --quiet -e '.[notebooks]'
+	$(BIN)/python notebooks/execute.py --output=runs/quickstart/notebooks
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

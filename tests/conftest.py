@@ -4,6 +4,8 @@ import atexit
 import os
 import runpy
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -37,6 +39,11 @@ def several_devices(count: int) -> dict[str, str]:
     return {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={count}"}
 
 
+def shared_folder() -> Path:
+    """Where the shared data is, if it is anywhere: `INPAINT_JAX_SHARED`, else ../shared."""
+    return Path(os.environ.get("INPAINT_JAX_SHARED") or REPOSITORY.parent / "shared")
+
+
 def saved_state(workdir: Path, step: int) -> dict:
     """Everything in a checkpoint, as numpy arrays."""
     import jax
@@ -52,7 +59,7 @@ def saved_state(workdir: Path, step: int) -> dict:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of photos, masks, weights and reference outputs (`INPAINT_JAX_SHARED`, else ../shared), or a skip."""
-    folder = Path(os.environ.get("INPAINT_JAX_SHARED") or REPOSITORY.parent / "shared")
+    folder = shared_folder()
     if not folder.is_dir():
         pytest.skip(f"shared data not found at {folder}; set INPAINT_JAX_SHARED to its folder")
     return folder
@@ -118,6 +125,16 @@ def finished(make_config, tmp_path_factory) -> Path:
 
     workdir = tmp_path_factory.mktemp("finished") / "run"
     loop.train(make_config(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def quickstart_workdir(tmp_path_factory) -> Path:
+    """The workdir of the quickstart, trained as users do it: minutes, for tests that are marked slow."""
+    workdir = tmp_path_factory.mktemp("quickstart") / "run"
+    command = [sys.executable, "train.py", "--config=configs/quickstart.py", f"--workdir={workdir}"]
+    # With XLA's optimisations.
+    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "XLA_FLAGS": ""}, check=True, timeout=1500)
     return workdir
 
 

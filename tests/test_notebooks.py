@@ -1,0 +1,137 @@
+"""The notebooks: all run, on the quickstart; and what is committed is small, whole and up to date."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, shared_folder
+from PIL import Image
+
+pytest.importorskip("nbclient", reason="nbclient is not installed (extra notebooks)")
+import nbformat
+
+from inpaint_jax.features import pidinet
+from notebooks import execute
+
+# How many pictures each shows, widgets aside.
+PICTURES = {"01_quickstart": 3, "02_masks_and_data": 5, "03_temperatures": 7, "04_results": 5}
+
+
+def read(name):
+    return nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def pictures(notebook):
+    found = [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in found]
+
+
+def texts(notebook):
+    parts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs(notebook)]
+    return "\n".join(parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_runs_on_the_quickstart(name, quickstart_workdir, monkeypatch):
+    monkeypatch.setenv("INPAINT_JAX_WORKDIR", str(quickstart_workdir))
+    weights = shared_folder() / "weights" / pidinet.PIDINET.name
+    monkeypatch.setenv("INPAINT_JAX_PIDINET_WEIGHTS", str(weights))
+    executed = execute.execute(REPOSITORY / "notebooks" / f"{name}.ipynb", timeout=300)
+    shown, expected = pictures(executed), PICTURES[name]
+    if name == "02_masks_and_data" and not weights.exists():
+        expected -= 1
+        assert "No sketches: There is no file" in texts(executed)
+    assert len(shown) == expected
+    assert all(picture.std() > 10 for picture in shown)
+    if name == "01_quickstart":
+        assert "Nothing to do: the limit of 900 steps is reached" in texts(executed)
+    if name in ("01_quickstart", "04_results"):
+        tables = [
+            output.data["text/markdown"] for output in outputs(executed) if "text/markdown" in output.get("data", {})
+        ]
+        assert "| PSNR (dB) ↑ | (0.0, 0.1] | 15 |" in tables[0]
+
+
+def test_all_are_there():
+    assert sorted(PICTURES) == execute.names()
+    assert sum(path.stat().st_size for path in (REPOSITORY / "notebooks").glob("*.ipynb")) < 2e6
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_committed_outputs_are_whole_and_fresh(name):
+    notebook = read(name)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run from top to bottom"
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert len(pictures(notebook)) == PICTURES[name]
+    stamp = notebook.metadata["inpaint_jax"]["digest"]
+    assert stamp == execute.digest(notebook), f"older than the code: run python notebooks/execute.py {name}"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_nothing_in_them_belongs_to_one_machine(name):
+    notebook = read(name)
+    printed = texts(notebook)
+    assert not re.findall(r"/(?:home|tmp|root|Users|mnt)/\S*", printed)
+    assert str(Path.home()) not in printed
+    # The badge opens this very notebook in the repository that the first cell clones.
+    source = notebook.cells[1].source
+    repository = re.search(r'REPOSITORY = "https://github.com/(.+)"', source)[1]
+    badge = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb"
+    assert badge in notebook.cells[0].source
+    assert all(read(other).cells[1].source == source for other in PICTURES)
+
+
+def test_stamps_follow_the_code_and_not_its_comments(tmp_path):
+    """In a small package of the same form."""
+    package = tmp_path / "inpaint_jax"
+    files = {
+        "visualize/__init__.py": "from inpaint_jax.visualize.curves import curve\n"
+        "from inpaint_jax.visualize.maps import show\n",
+        "visualize/curves.py": "from inpaint_jax.visualize.style import COLOUR\ndef curve():\n    return COLOUR\n",
+        "visualize/style.py": "COLOUR = 1\n",
+        "visualize/maps.py": "def show():\n    return 2\n",
+        "inspection.py": "from inpaint_jax import inference\nfrom inpaint_jax.nets.introspection import rows\n"
+        "x = rows, inference.y\n",
+        "inference.py": "y = 3\n",
+        "nets/introspection.py": "rows = 4\n",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    cells = [
+        "!ls\n%matplotlib inline\nif True:\n    !ls\nfrom inpaint_jax import visualize, inspection",
+        "visualize.curve(); inspection.x",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("words"))
+
+    def stamp():
+        return execute.digest(notebook, tmp_path)
+
+    def stamp_with(name, text):
+        before = (package / name).read_text()
+        (package / name).write_text(text)
+        found = stamp()
+        (package / name).write_text(before)
+        return found
+
+    first = stamp()
+    assert stamp() == first
+    for name in ("visualize/curves.py", "visualize/style.py", "inspection.py", "nets/introspection.py"):
+        assert stamp_with(name, files[name] + "z = 5\n") != first, name
+        assert stamp_with(name, '"""Words."""\n# more\n' + files[name]) == first, name
+    for name in ("visualize/maps.py", "inference.py"):  # not drawn with, and not watched
+        assert stamp_with(name, files[name] + "z = 5\n") == first, name
+    notebook.cells[0].source = "other words"
+    assert stamp() == first
+    notebook.cells[1].source += "\nz = 6"
+    assert stamp() != first
