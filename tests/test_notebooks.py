@@ -90,6 +90,23 @@ def test_nothing_in_them_belongs_to_one_machine(name):
     assert all(read(other).cells[1].source == source for other in PICTURES)
 
 
+def test_what_is_kept_of_an_execution(tmp_path):
+    cells = [
+        'import sys\nprint("10 %\\r100 %")\nprint("a warning", file=sys.stderr)',
+        "import numpy as np\nfrom PIL import Image\n"
+        "Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))",
+        "import ipywidgets\nipywidgets.IntSlider()",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    executed = execute.execute(tmp_path / "notebook.ipynb", timeout=60)
+    printed, picture = outputs(executed)
+    assert printed.text == "100 %\n"
+    assert sorted(picture.data) == ["image/png", "text/plain"]
+    assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).mode == "P"
+    assert executed.metadata["inpaint_jax"]["digest"] == execute.digest(executed)
+
+
 def test_stamps_follow_the_code_and_not_its_comments(tmp_path):
     """In a small package of the same form."""
     package = tmp_path / "inpaint_jax"
