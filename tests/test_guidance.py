@@ -1,10 +1,16 @@
 """Edges of a result against the lines that it was to follow."""
 
+import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
+from PIL import Image
 
+from inpaint_jax.features import pidinet
 from inpaint_jax.evaluation.guidance import Agreement, edge_agreement
 
 
@@ -60,3 +66,19 @@ def test_sums_and_empty_ones():
     assert edge_agreement(empty, ~empty, ~empty).f1 == 0
     with pytest.raises(ValueError, match="one shape"):
         edge_agreement(empty, empty, empty[:4])
+
+
+def test_command(guided_workdir, shared, tmp_path):
+    files = {"--json": tmp_path / "guidance.json", "--sheet": tmp_path / "sheet.png"}
+    arguments = [f"--checkpoint={guided_workdir}", "--data=skimage:validation", "--limit=3", "--rows=2"]
+    arguments += [f"--weights={shared / 'weights' / pidinet.PIDINET.name}", "--thresholds=0.65,0.3"]
+    command = [sys.executable, "benchmarks/sketch_guidance.py", *arguments, *(f"{k}={v}" for k, v in files.items())]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = {(row["result"], row["threshold"]): row for row in json.loads(files["--json"].read_text())["rows"]}
+    assert len(rows) == 8
+    photo = rows["photo", 0.65]
+    assert photo["precision"] == photo["recall"] == photo["f1"] == 1
+    assert photo["edge_pixels"] == photo["line_pixels"] > 0
+    assert rows["with the sketch", 0.65]["hole_psnr"] != rows["without it", 0.65]["hole_psnr"]
+    assert Image.open(files["--sheet"]).size == (4 * 36 + 4, 22 + 2 * 36)
