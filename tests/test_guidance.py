@@ -10,8 +10,8 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from inpaint_jax.features import pidinet
 from inpaint_jax.evaluation.guidance import Agreement, edge_agreement
+from inpaint_jax.features import pidinet
 
 
 def slow_agreement(edges, lines, hole, tolerance):
