@@ -27,11 +27,11 @@ def photo_with_lines(number: int) -> np.ndarray:
     return photo
 
 
-def keep(folder, source, make=lambda photo: photo[..., 0] == 255):
+def keep(folder, source, make=lambda photo: photo[..., 0] == 255, resize="shortest"):
     """Writes the sketches of a source, those of its bright lines."""
-    settings = {"data": "here", "size": SIZE, "resize": "shortest"}
+    settings = {"data": "here", "size": SIZE, "resize": resize}
     for number, photos in sketches.claim(folder, source, settings, 3).items():
-        records = [None if i == BROKEN else sketches.pack(make(resize_only(source[i], SIZE))) for i in photos]
+        records = [None if i == BROKEN else sketches.pack(make(resize_only(source[i], SIZE, resize))) for i in photos]
         sketches.write_shard(folder, number, [source.name(i) for i in photos], records)
     return SketchStore(folder)
 
@@ -79,6 +79,38 @@ def test_evaluation_cuts_out_the_middle(source, store):
         np.testing.assert_array_equal(batch["sketch"], batch["image"][..., 0] == 255)
         assert not batch["sketch"][batch["weight"] == 0].any()
         assert batch["sketch"][batch["weight"] == 1].any(axis=(1, 2)).all()
+
+
+def test_several_hosts_draw_together_what_one_draws(source, store):
+    """Training and evaluation; sketches and what the dropout leaves of them as well as photos."""
+    options = {"sketches": store, "sketch_dropout": 0.5, "batch_size": 4}
+    for draw, arguments in ((train, options), (evaluate, {"sketches": store})):
+        whole = draw(source, **arguments)
+        hosts = [draw(source, **arguments, process_index=i, process_count=2) for i in range(2)]
+        for one, *parts in zip(whole, *hosts, strict=True):
+            assert one["sketch"].any()
+            for name in one:
+                for i, part in enumerate(parts):
+                    np.testing.assert_array_equal(part[name], one[name][i::2])
+
+
+@pytest.mark.parametrize("crop", ["random", "center"])
+def test_stretched_photos_keep_their_lines(source, tmp_path, crop):
+    """Bright areas, of photos that are squeezed: a line would not stay one pixel wide."""
+
+    def bright(photo):
+        return photo[..., 0] > 99
+
+    store = keep(tmp_path, source, bright, resize="stretch")
+    assert {store[i].shape for i in range(COUNT) if i != BROKEN} == {(SIZE, SIZE)}
+    seen = set()
+    for batch in train(source, sketches=store, resize="stretch", crop=crop):
+        np.testing.assert_array_equal(batch["sketch"], bright(batch["image"]))
+        seen |= {sketch.tobytes() for sketch in batch["sketch"]}
+    assert len(seen) == 2 * (COUNT - 1)  # flipped and not
+    for batch in evaluate(source, sketches=store, resize="stretch"):
+        np.testing.assert_array_equal(batch["sketch"], bright(batch["image"]))
+        assert batch["sketch"][batch["weight"] > 0].any(axis=(1, 2)).all()
 
 
 @pytest.mark.parametrize("sketch_dropout", [0.0, 0.9])
