@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, saved_state
 from PIL import Image
+from test_train import start
 
 from inpaint_jax.data import sketches
 from inpaint_jax.data.images import resize_and_crop
@@ -78,6 +80,33 @@ def test_stopped_and_resumed_with_given_folders_is_the_same(guided_workdir, make
     assert "sketches of" not in caplog.text
     assert not (tmp_path / "run" / "sketches").exists()
     jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path / "run", 6), saved_state(guided_workdir, 6))
+
+
+@pytest.mark.slow
+def test_two_hosts_train_like_one(guided_workdir, make_config, tmp_path):
+    """With the same sketches, of which each reads its own; and without any they do not start."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    roles = {"data__sketches": "train", "data__validation_sketches": "validation"}
+    folders = {field: str(guided_workdir / "sketches" / role) for field, role in roles.items()}
+    for fields, code in ((folders, 0), ({}, 1)):
+        config = make_config(name="guided", model__sketch=True, train__max_steps=6, **fields)
+        hosts = [f"--coordinator=localhost:{port}", "--processes=2"]
+        pair = [start(config, tmp_path / f"run_{code}", *hosts, f"--process={i}") for i in range(2)]
+        outputs = [process.communicate(timeout=300)[0] for process in pair]
+        assert [bool(process.returncode) for process in pair] == [bool(code)] * 2, outputs
+    assert "Several hosts do not make sketches; make those of data.train by" in outputs[0]
+    rows, expected = (
+        [row for row in read_metrics(run) if "loss/refined" in row] for run in (tmp_path / "run_0", guided_workdir)
+    )
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    for one, other in zip(rows, expected, strict=True):
+        assert one["loss/refined"] == pytest.approx(other["loss/refined"], rel=2e-3)
+    unguided = [
+        row["validation/hole_psnr_unguided"] for row in read_metrics(tmp_path / "run_0") if "validation/loss" in row
+    ]
+    assert len(unguided) == 2
 
 
 @pytest.mark.slow
