@@ -19,6 +19,7 @@ _VALIDATION_COLUMNS = {
     "validation/psnr": ("PSNR (dB)", "{:.2f}"),
     "validation/hole_psnr": ("in the hole", "{:.2f}"),
     "validation/hole_psnr_coarse": ("coarse stage", "{:.2f}"),
+    "validation/hole_psnr_unguided": ("without sketches", "{:.2f}"),
     "validation/mae": ("MAE (%)", "{:.3f}"),
 }
 # The page may hold its own style and pictures, and load nothing.
