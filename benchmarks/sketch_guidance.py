@@ -24,7 +24,7 @@ from tqdm import tqdm
 from inpaint_jax.data.images import resize_and_crop
 from inpaint_jax.data.masks import open_masks
 from inpaint_jax.data.sketches import THRESHOLD, sketch_from_edges
-from inpaint_jax.data.sources import open_source
+from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation.guidance import Agreement, edge_agreement
 from inpaint_jax.features import pidinet
 from inpaint_jax.inference import Inpainter
@@ -68,7 +68,7 @@ def main() -> None:
     source = open_source(arguments.data)
     numbers = range(min(len(source), arguments.limit or len(source)))
     for first in tqdm(range(0, len(numbers), _BATCH), unit="batch", disable=None):
-        batch = list(samples(source, arguments.masks, inpainter.image_size, params, numbers[first : first + _BATCH]))
+        batch = list(samples(source, arguments.masks, inpainter, params, numbers[first : first + _BATCH]))
         photos, holes, sketches = (np.stack(parts) for parts in zip(*batch))
         results = {
             "with the sketch": inpainter(photos, holes, sketches),
@@ -87,7 +87,9 @@ def main() -> None:
                 if name in errors:
                     errors[name].append(hole_psnr(image, sample.photo, sample.hole))
         inputs = network_input(photos, holes, np.array([124, 116, 104], np.uint8), sketches)
-        shown += zip(photos, inputs, results["without it"], results["with the sketch"])
+        shown += list(zip(photos, inputs, results["without it"], results["with the sketch"]))[
+            : max(0, arguments.rows - len(shown))
+        ]
 
     rows = []
     table = Table({"threshold": 9, "result": 16, "precision": 9, "recall": 9, "F1": 6, "hole PSNR": 9})
@@ -114,10 +116,13 @@ def main() -> None:
         Image.fromarray(image_sheet(dict(zip(headings, columns)))).save(arguments.sheet)
 
 
-def samples(source, masks: str, size: int, params: pidinet.Params, numbers: range) -> Iterator[Sample]:
+def samples(
+    source: ImageSource, masks: str, inpainter: Inpainter, params: pidinet.Params, numbers: range
+) -> Iterator[Sample]:
     """Photos cut to size, each with a mask that its number fixes, and the sketch that PiDiNet makes of it."""
+    size, resize = inpainter.image_size, inpainter.config["data"].get("resize", "shortest")
     drawn = open_masks(masks, size)
-    photos = [resize_and_crop(source[number], size) for number in numbers]
+    photos = [resize_and_crop(source[number], size, resize=resize) for number in numbers]
     for number, photo, edges in zip(numbers, photos, edge_maps(params, np.stack(photos))):
         hole = drawn.draw(np.random.default_rng([0, number]), number).mask
         yield Sample(photo, hole, sketch_from_edges(edges, scaled=True))

@@ -128,12 +128,11 @@ class Photo:
         return self.mode.partition(";")[0] in _GREY_MODES
 
 
-def read_photo(file: str | os.PathLike | bytes, *, name: str | None = None) -> Photo:
+def read_photo(file: str | os.PathLike) -> Photo:
     """Reads any image file that `read_image` reads.
 
     Args:
-      file: a path, or the bytes of an encoded image.
-      name: what to call the image in an error; the path unless given.
+      file: a path.
 
     Returns:
       Photo.
@@ -141,7 +140,7 @@ def read_photo(file: str | os.PathLike | bytes, *, name: str | None = None) -> P
     Raises:
       UnreadableImage: the file is missing, truncated, or no image.
     """
-    pixels, image, bits = decode_image(file, name=name)
+    pixels, image, bits = decode_image(file)
     if image is None:
         return Photo(pixels, None, "RGB", None, bits, None, None, None, {})
     grey16 = None
@@ -160,7 +159,7 @@ def read_photo(file: str | os.PathLike | bytes, *, name: str | None = None) -> P
         icc_profile=image.info.get("icc_profile") or None,
         exif=_exif(image),
         save_options=_save_options(image),
-        frames=1 if image.format == "MPO" else getattr(image, "n_frames", 1),
+        frames=1 if image.format == "MPO" else _frames(image),
     )
 
 
@@ -306,6 +305,13 @@ def _exif(image: Image.Image) -> bytes | None:
         return exif.tobytes() if len(exif) else None
     except Exception:  # garbled metadata says nothing about the pixels
         return None
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # broken behind the first frame, which is all that is wanted
+        return 1
 
 
 def _save_options(image: Image.Image) -> dict[str, Any]:

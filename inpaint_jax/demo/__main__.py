@@ -10,9 +10,11 @@ import logging
 import socket
 import sys
 import threading
+import warnings
 import webbrowser
 
 from absl import app, flags
+from PIL import Image
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a training run, or an exported file.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.")
@@ -50,6 +52,8 @@ def main(argv: list[str]) -> None:
     from inpaint_jax.demo.studio import Studio, StudioError
 
     keep_programs()
+    # The limit on uploads is lower. Here once, since to ignore it for a while would do so in all threads.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     limits = server.Limits(_MEGABYTES.value, _MEGAPIXELS.value, _LARGEST_SIDE.value)
     try:
         listener = _listen(_HOST.value, _PORT.value)  # first, since the model takes seconds to load
@@ -61,7 +65,8 @@ def main(argv: list[str]) -> None:
     logger.info("Model %s of step %d. The page is at %s - Ctrl-C ends it.", studio.name, studio.step, address)
     if _OPEN.value:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    config = uvicorn.Config(server.make_app(studio, limits), log_level="warning", timeout_graceful_shutdown=5)
+    application = server.make_app(studio, limits, _HOST.value)
+    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly end
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -4,14 +4,15 @@ Nothing is kept between two calls: the page sends the photo again with each. Wha
 {"error": one sentence}.
 """
 
+import asyncio
 import base64
 import dataclasses
 import io
 import logging
-import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -20,15 +21,14 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inpaint_jax.data.images import UnreadableImage, read_image
-from inpaint_jax.data.photos import read_photo
-from inpaint_jax.demo.studio import Studio, StudioError
-from inpaint_jax.demo.turns import Crowded, Turns
+from inpaint_jax.data.images import UnreadableImage, decode_image
+from inpaint_jax.demo.studio import Studio, StudioError, touched
+from inpaint_jax.demo.turns import Crowded, Left, Turns
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -36,6 +36,12 @@ _PAGE = Path(__file__).parent / "page"
 _PREVIEW_SIDE = 1024
 _MOST_WAITING = 16
 _SIDES = (256, 512, 1024, 2048)
+
+# What Pillow opens without other programs, and without decoding more than the header.
+Image.init()
+_FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN]
+_DRAWING_MEGAPIXELS = 4
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 # Photos inside scikit-image: file and title, which is the alternative text too.
 _EXAMPLES = {
@@ -75,15 +81,28 @@ class Limits:
         return [side for side in _SIDES if side < self.side] + [self.side]
 
 
-def make_app(studio: Studio, limits: Limits) -> FastAPI:
+class _Upload(NamedTuple):
+    """A visitor's photo.
+
+    pixels: uint8 [H, W, 3], upright. transparent: bool [H, W] or None. profile: its colours', if those of RGB.
+    """
+
+    pixels: np.ndarray
+    transparent: np.ndarray | None
+    profile: bytes | None
+
+
+def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI:
     """The server as an ASGI application.
 
     Args:
         studio: does the work.
         limits: on what visitors send.
+        host: address that it listens at; a local one is answered under local names alone.
     """
     app = FastAPI(title="inpaint_jax", docs_url=None, redoc_url=None, openapi_url=None)
     turns = Turns(_MOST_WAITING)
+    decoding = asyncio.Semaphore(2)  # a decoded photo is much larger than its file
 
     @app.get("/")
     async def page() -> FileResponse:
@@ -109,12 +128,17 @@ def make_app(studio: Studio, limits: Limits) -> FastAPI:
     @app.post("/api/photo")
     async def look(photo: Annotated[UploadFile, File()]) -> dict[str, Any]:
         """What the page draws on: the photo upright and small, and the hole that its transparency makes."""
-        return await run_in_threadpool(_preview, await photo.read(), photo.filename or "The file", limits)
+        data = await photo.read()
+        async with decoding:
+            return await run_in_threadpool(_preview, data, photo.filename or "The file", limits)
 
     @app.post("/api/suggest")
-    async def suggest(photo: Annotated[UploadFile, File()], ticket: Annotated[str, Form()]) -> dict[str, Any]:
-        pixels = await run_in_threadpool(_read, await photo.read(), photo.filename or "The file", limits)
-        async with turns.turn(ticket):
+    async def suggest(
+        request: Request, photo: Annotated[UploadFile, File()], ticket: Annotated[str, Form()]
+    ) -> dict[str, Any]:
+        data = await photo.read()
+        async with turns.turn(ticket, request.is_disconnected):
+            pixels = (await run_in_threadpool(_decoded, data, photo.filename or "The file", limits)).pixels
             lines = await run_in_threadpool(studio.suggest, pixels, min(_PREVIEW_SIDE, max(pixels.shape)))
         return {"lines": _png(np.where(lines, 255, 0).astype(np.uint8))}
 
@@ -131,22 +155,23 @@ def make_app(studio: Studio, limits: Limits) -> FastAPI:
         """The photo without its hole; with `compare`, also as it would be without the lines."""
         if not 64 <= side <= limits.side:
             raise StudioError(f"The working size must be from 64 to {limits.side} pixels, not {side}.")
-        pixels = await run_in_threadpool(_read, await photo.read(), photo.filename or "The file", limits)
-        missing = _drawing(await hole.read(), "hole")
-        drawn = None if lines is None else _drawing(await lines.read(), "sketch")
+        data = await photo.read()
+        missing = await run_in_threadpool(_drawing, await hole.read(), "hole")
+        drawn = None if lines is None else await run_in_threadpool(_drawing, await lines.read(), "sketch")
         wanted = {"with your lines" if drawn is not None else "filled": drawn}
         if compare and drawn is not None and not studio.needs_lines:
             wanted["without lines"] = None
         variants = []
-        async with turns.turn(ticket):
+        async with turns.turn(ticket, request.is_disconnected):
+            upload = await run_in_threadpool(_decoded, data, photo.filename or "The file", limits)
             for label, sketch in wanted.items():
                 if await request.is_disconnected():
-                    return JSONResponse({"error": "Cancelled."}, 499)
-                filled = await run_in_threadpool(studio.fill, pixels, missing, sketch, side)
+                    raise Left
+                filled = await run_in_threadpool(studio.fill, upload.pixels, missing, sketch, side)
                 variants.append(
                     {
                         "label": label,
-                        "image": await run_in_threadpool(_png, filled.pixels),
+                        "image": await run_in_threadpool(_png, filled.pixels, upload.profile),
                         "temperatures": [float(t) for t in filled.temperatures],
                         "worked_at": filled.worked_at,
                         "seconds": round(filled.seconds, 2),
@@ -160,21 +185,25 @@ def make_app(studio: Studio, limits: Limits) -> FastAPI:
         return {"before": turns.before(ticket)}
 
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
-    for kind, status in ((StudioError, 422), (UnreadableImage, 422), (Crowded, 503)):
+    for kind, status in ((StudioError, 422), (UnreadableImage, 422), (Crowded, 503), (Left, 499)):
         app.add_exception_handler(kind, partial(_sentence, status))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _incomplete)
     app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(_Guard, limits=limits)
+    app.add_middleware(_Guard, limits=limits, local=host in ("127.0.0.1", "localhost", "::1"))
     return app
 
 
 class _Guard:
-    """Refuses uploads that are too large before they are read, and adds the headers of safety to every answer."""
+    """Refuses what other sites' pages ask for, and uploads that are too large before they are read.
 
-    def __init__(self, app: ASGIApp, limits: Limits):
+    Adds the headers of safety to every answer but that of an unexpected error.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, local: bool):
         self._app = app
         self._limits = limits
+        self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -189,69 +218,90 @@ class _Guard:
                 ]
             await send(message)
 
-        headers = dict(scope["headers"])
-        if scope["method"] == "POST":
-            length = headers.get(b"content-length", b"")
-            most = self._limits.megabytes
-            # The photo, and drawings of at most as much again.
-            if not length.isdigit() or int(length) > 2 * most * 1e6:
-                sentence = f"That is more than the {most:g} megabytes that may be sent; choose a smaller photo."
-                await JSONResponse({"error": sentence}, 413)(scope, receive, send_with_headers)
-                return
+        if refusal := self._refusal(scope):
+            status, sentence = refusal
+            await JSONResponse({"error": sentence}, status)(scope, receive, send_with_headers)
+            return
         await self._app(scope, receive, send_with_headers)
 
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Status and sentence for what is not to go further."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get("host", "")
+        # A name of another site that was made to point here would otherwise let its scripts read the answers.
+        if self._local and host.rpartition(":")[0] not in _LOCAL and host not in _LOCAL:
+            return 403, "This page is for its own machine alone; start it with --host=0.0.0.0 to let others in."
+        if scope["method"] != "POST":
+            return None
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return 403, "Another site's page may not ask this; open the page's own address."
+        length = headers.get("content-length", "")
+        if not length.isdigit():
+            return 411, "The upload does not say how long it is; reload the page."
+        # The photo, and drawings of at most as much again.
+        if int(length) > 2 * self._limits.megabytes * 1e6:
+            return 413, (
+                f"That is more than the {self._limits.megabytes:g} megabytes that may be sent; choose a smaller photo."
+            )
+        return None
 
-def _read(data: bytes, name: str, limits: Limits) -> np.ndarray:
-    """uint8 [H, W, 3], upright; too large ones are refused before they are decoded."""
-    _check_size(data, name, limits)
-    return read_image(data, name=name)
 
-
-def _check_size(data: bytes, name: str, limits: Limits) -> None:
+def _decoded(data: bytes, name: str, limits: Limits) -> _Upload:
+    """Reads a photo; too large ones are refused before they are decoded."""
     if len(data) > limits.megabytes * 1e6:
         raise StudioError(f"{name} has more than the {limits.megabytes:g} megabytes that may be sent; make it smaller.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is ours
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+    except Exception as error:  # broken files make Pillow's plugins raise nearly anything
         raise StudioError(f"{name} is no photo that can be read here; choose a JPEG, PNG or WebP file.") from error
     if width * height > limits.megapixels * 1e6:
         raise StudioError(
             f"{name} has {width} x {height} pixels, more than the {limits.megapixels:g} megapixels that may be sent; "
             "make it smaller."
         )
+    pixels, image, _ = decode_image(data, name=name)
+    if image is None:
+        return _Upload(pixels, None, None)
+    transparent = None
+    if image.has_transparency_data:
+        transparent = np.asarray(image.convert("RGBA").getchannel("A")) < 128
+    profile = image.info.get("icc_profile")
+    return _Upload(pixels, transparent, profile if profile and profile[16:20] == b"RGB " else None)
 
 
 def _preview(data: bytes, name: str, limits: Limits) -> dict[str, Any]:
-    _check_size(data, name, limits)
-    photo = read_photo(data, name=name)
-    height, width = photo.pixels.shape[:2]
+    upload = _decoded(data, name, limits)
+    height, width = upload.pixels.shape[:2]
     scale = min(1.0, _PREVIEW_SIDE / max(height, width))
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     hole = None
-    if photo.alpha is not None and (photo.alpha < 128).any():
-        hole = cv2.resize(np.where(photo.alpha < 128, 255, 0).astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
-    return {
-        "width": width,
-        "height": height,
-        "preview": _png(cv2.resize(photo.pixels, shape, interpolation=cv2.INTER_AREA)),
-        "hole": None if hole is None else _png(hole),
-    }
+    if upload.transparent is not None and upload.transparent.any():
+        hole = _png(np.where(touched(upload.transparent, shape), 255, 0).astype(np.uint8))
+    preview = cv2.resize(upload.pixels, shape[::-1], interpolation=cv2.INTER_AREA)
+    return {"width": width, "height": height, "preview": _png(preview, upload.profile), "hole": hole}
 
 
 def _drawing(data: bytes, kind: str) -> np.ndarray:
     """bool [H, W] from a PNG of the page, white = True."""
-    return read_image(data, name=f"The {kind}")[..., 0] > 127
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.width * image.height > _DRAWING_MEGAPIXELS * 1e6:
+                raise StudioError(f"The {kind} has more than {_DRAWING_MEGAPIXELS} megapixels; reload the page.")
+            return np.asarray(image.convert("L")) > 127
+    except StudioError:
+        raise
+    except Exception as error:
+        raise StudioError(f"The {kind} cannot be read as a PNG; reload the page.") from error
 
 
-def _png(pixels: np.ndarray) -> str:
+def _png(pixels: np.ndarray, profile: bytes | None = None) -> str:
     """[H, W, 3] RGB or [H, W], as base64."""
-    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    file = io.BytesIO()
     # Quick rather than small: it goes no further than the visitor's browser.
-    _, data = cv2.imencode(".png", ordered, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return base64.b64encode(data).decode()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1, icc_profile=profile)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _sentence(status: int, request: Request, error: Exception) -> JSONResponse:

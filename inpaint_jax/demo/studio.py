@@ -21,6 +21,7 @@ from inpaint_jax.inference import Inpainter
 _log = logging.getLogger("inpaint_jax")
 
 _SMALLEST_SIDE = 8
+_LONGEST_SHAPE = 16  # longest side over shortest; beyond, what is scaled by one side grows out of hand with the other
 
 # PiDiNet was trained on photos of about this size; on larger ones it draws every leaf.
 _SKETCH_SIDE = 256
@@ -61,6 +62,7 @@ class Studio:
         needs_lines: whether it was never trained without.
         image_size: that it was trained at.
         suggests: whether sketches can be suggested.
+        learns_temperatures: whether they differ from photo to photo.
     """
 
     def __init__(self, inpainter: Inpainter, edges: pidinet.Params | None):
@@ -72,6 +74,11 @@ class Studio:
         self.needs_lines = inpainter.needs_sketch
         self.image_size = inpainter.image_size
         self.suggests = self.guided and edges is not None
+        fields = inpainter.config["model"]
+        # Those of contextual attention are constant, too.
+        self.learns_temperatures = (
+            fields.get("constant_temperature") is None and fields.get("attention") != "contextual"
+        )
 
     @classmethod
     def open(cls, checkpoint: str | Path, step: int | None = None, pidinet_weights: str | None = None) -> "Studio":
@@ -124,16 +131,16 @@ class Studio:
         scale = min(1.0, side / max(height, width))
         shape = tuple(max(_SMALLEST_SIDE, round(n * scale)) for n in (height, width))
         small = photo if shape == (height, width) else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
-        full_hole = _touched(hole, (height, width))
+        full_hole = touched(hole, (height, width))
         # Pixels that mix given and missing ones count as missing.
-        small_hole = _touched(full_hole, shape)
+        small_hole = touched(full_hole, shape)
         if small_hole.all():
             raise StudioError(
                 "All of the photo is brushed, so nothing is left to continue from; erase some of the hole."
             )
-        drawn = None if lines is None else _thinned(_touched(lines, shape))[None]
+        drawn = None if lines is None else _thinned(touched(lines, shape))[None]
         try:
-            made = self._inpainter.predict(small[None], small_hole[None], drawn)
+            made = self._inpainter.predict(small[None], small_hole[None], drawn, margin=0)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -159,29 +166,27 @@ class Studio:
             bool [h, w], True = line; of the photo's proportions, with a shortest side of 256 or less.
 
         Raises:
-            StudioError: PiDiNet's weights are not there.
+            StudioError: PiDiNet's weights are not there, or the photo is too narrow.
         """
         if self._edges is None:
             raise StudioError("There are no weights of PiDiNet here; start the page with --pidinet_weights=FILE.")
+        _check_shape(photo)
         photo = resize_only(photo, _SKETCH_SIDE)
-        if max(photo.shape) > 8 * _SKETCH_SIDE:
-            raise StudioError("The photo is too narrow to suggest a sketch for; draw the lines yourself.")
         height, width = photo.shape[:2]
         # One program for many shapes: the sides are filled up to multiples of 64.
         padded = np.pad(photo, ((0, -height % 64), (0, -width % 64), (0, 0)), mode="reflect")
         edges = pidinet.edge_map(self._edges, padded[None].astype(np.float32) / 255)
         lines = sketch_from_edges(np.asarray(edges[0])[:height, :width], scaled=True)
         scale = min(1.0, side / max(height, width))
-        return _touched(lines, (max(1, round(height * scale)), max(1, round(width * scale))))
+        return touched(lines, (max(1, round(height * scale)), max(1, round(width * scale))))
 
     def facts(self) -> dict[str, Any]:
         """What a page needs to know of the model, as JSON can hold."""
-        names = ("name", "step", "guided", "needs_lines", "image_size", "suggests")
+        names = ("name", "step", "guided", "needs_lines", "image_size", "suggests", "learns_temperatures")
         return {name: getattr(self, name) for name in names}
 
     def _check(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None) -> None:
-        if min(photo.shape[:2]) < _SMALLEST_SIDE:
-            raise StudioError(f"The photo must have at least {_SMALLEST_SIDE} pixels each way.")
+        _check_shape(photo)
         for kind, drawn in (("hole", hole), ("sketch", lines)):
             if drawn is not None and not _same_proportions(drawn.shape, photo.shape[:2]):
                 raise StudioError(f"The {kind} has other proportions than the photo; draw it on the photo itself.")
@@ -194,14 +199,27 @@ class Studio:
             raise StudioError("This model was trained without sketches and takes no lines.")
 
 
+def _check_shape(photo: np.ndarray) -> None:
+    shortest, longest = sorted(photo.shape[:2])
+    if shortest < _SMALLEST_SIDE:
+        raise StudioError(f"The photo must have at least {_SMALLEST_SIDE} pixels each way.")
+    if longest > _LONGEST_SHAPE * shortest:
+        raise StudioError(f"The photo is too narrow: one side is more than {_LONGEST_SHAPE} times the other; crop it.")
+
+
 def _same_proportions(drawn: tuple[int, ...], photo: tuple[int, ...]) -> bool:
     """Whether one is the other shrunk or enlarged, each side rounded to whole pixels."""
     scale = max(drawn) / max(photo)
     return all(abs(a - b * scale) <= 1 for a, b in zip(drawn, photo))
 
 
-def _touched(drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """bool [h, w] at another size; what any True pixel lies in is True."""
+def touched(drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Brings a drawing to another size; a pixel that any drawn one lies in is drawn.
+
+    Args:
+        drawn: bool [h, w].
+        shape: of the result.
+    """
     if drawn.shape == shape:
         return drawn
     grows = drawn.shape[0] <= shape[0]

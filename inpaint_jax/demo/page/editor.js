@@ -25,11 +25,11 @@ export class Editor extends EventTarget {
     this.frame = 0;
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    canvas.addEventListener("pointerup", () => this.#up());
-    canvas.addEventListener("pointercancel", () => this.#up());
+    for (const kind of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(kind, (event) => { if (event.isPrimary) this.#up(); }); // not a second finger's
+    }
     canvas.addEventListener("pointerleave", () => { if (!this.current) { this.pointer = null; this.#render(); } });
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("focus", () => { this.pointer ??= [canvas.width / 2, canvas.height / 2]; this.#render(); });
     canvas.addEventListener("blur", () => this.#up());
   }
 
@@ -49,19 +49,25 @@ export class Editor extends EventTarget {
   get canRedo() { return this.undone.length > 0; }
 
   undo() {
-    if (this.strokes.length) { this.undone.push(this.strokes.pop()); this.#redraw(); }
+    this.#up();
+    if (!this.locked && this.strokes.length) { this.undone.push(this.strokes.pop()); this.#redraw(); }
   }
 
   redo() {
-    if (this.undone.length) { this.strokes.push(this.undone.pop()); this.#redraw(); }
+    this.#up();
+    if (!this.locked && this.undone.length) { this.strokes.push(this.undone.pop()); this.#redraw(); }
   }
 
   clear() {
-    if (this.strokes.length) this.#add({ layer: "both", clear: true });
+    this.#up();
+    if (!this.locked && this.strokes.length) this.#add({ layer: "both", clear: true });
   }
 
   // White on transparent, of any size.
-  addLines(image) { this.#add({ layer: "lines", image }); }
+  addLines(image) {
+    this.#up();
+    this.#add({ layer: "lines", image });
+  }
 
   isEmpty(layer) {
     const { width, height } = this.canvas;
@@ -203,16 +209,18 @@ export class Editor extends EventTarget {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { width, height } = this.canvas;
     const move = MOVES[event.key];
+    if (move || event.key === " ") this.pointer ??= [width / 2, height / 2];
     if (move) {
       const far = event.shiftKey ? FAR : STEP;
-      const [x, y] = this.pointer ?? [width / 2, height / 2];
+      const [x, y] = this.pointer;
       const next = [Math.min(width, Math.max(0, x + far * move[0])), Math.min(height, Math.max(0, y + far * move[1]))];
       this.pointer = next;
       if (this.current) this.#extend(next);
       this.#render();
     } else if (event.key === " ") {
-      if (this.current) this.#up();
-      else this.#start(this.pointer ?? [width / 2, height / 2]);
+      if (event.repeat) { /* it is held down while the arrows steer: nothing new */ }
+      else if (this.current) this.#up();
+      else this.#start(this.pointer);
     } else if (event.key === "Enter") {
       this.#up();
       this.dispatchEvent(new Event("fill"));

@@ -21,9 +21,16 @@ async function call(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server cannot be reached; is it still running?");
   }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(body.error ?? `The server answered with ${answer.status}.`);
-  return body;
+  if (!answer.ok) {
+    const body = await answer.json().catch(() => ({}));
+    throw new Error(body.error ?? `The server answered with ${answer.status}.`);
+  }
+  try {
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server's answer broke off; try again.");
+  }
 }
 
 function form(fields) {
@@ -37,7 +44,9 @@ function form(fields) {
 }
 
 function picture(base64) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return new Blob([bytes], { type: "image/png" });
 }
 
@@ -49,21 +58,19 @@ async function work(doing, task) {
   const ticket = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16)).join("");
   const started = Date.now();
   at("error").textContent = "";
-  at("status").textContent = `${doing} …`;
+  tell(`${doing} …`);
   lock();
   const clock = setInterval(async () => {
     const { before } = await call(`/api/turns/${ticket}`).catch(() => ({ before: null }));
-    if (signal.aborted || !busy) return;
+    if (signal.aborted || busy?.signal !== signal) return;
     const seconds = Math.round((Date.now() - started) / 1000);
-    at("status").textContent = before
-      ? `Waiting for ${before === 1 ? "another visitor" : `${before} other visitors`} …`
-      : `${doing} … ${seconds} s${seconds > 4 ? " (the first of its size takes longer)" : ""}`;
+    if (before) tell(`Waiting for ${before === 1 ? "another visitor" : `${before} other visitors`} …`);
+    else tell(`${doing} …`, `${seconds} s${seconds > 4 ? " (the first of its size takes longer)" : ""}`);
   }, 1000);
   try {
-    await task(ticket, signal);
-    at("status").textContent = "";
+    tell((await task(ticket, signal)) ?? "");
   } catch (error) {
-    at("status").textContent = error.name === "AbortError" ? "Cancelled." : "";
+    tell(error.name === "AbortError" ? "Cancelled; a picture that was begun is still finished by the server." : "");
     if (error.name !== "AbortError") at("error").textContent = error.message;
   } finally {
     clearInterval(clock);
@@ -72,9 +79,16 @@ async function work(doing, task) {
   }
 }
 
+// The seconds are for the eye: read out, they would never end.
+function tell(text, seconds = "") {
+  if (at("doing").textContent !== text) at("doing").textContent = text;
+  at("clock").textContent = seconds;
+}
+
 function lock() {
   editor.locked = Boolean(busy);
-  for (const id of ["fill", "suggest", "clear", "other", "choose"]) at(id).disabled = Boolean(busy);
+  for (const id of ["clear", "other", "choose"]) at(id).disabled = Boolean(busy);
+  for (const id of ["fill", "suggest"]) at(id).ariaDisabled = Boolean(busy); // disabled, they would lose the focus
   at("undo").disabled = Boolean(busy) || !editor.canUndo;
   at("redo").disabled = Boolean(busy) || !editor.canRedo;
   at("cancel").hidden = !busy;
@@ -82,9 +96,12 @@ function lock() {
 
 // ------------------------------------------------------------------------------------------------------------- photo
 
-async function open(file, name) {
-  const { megabytes } = model.limits;
+// `get` gives the file, or a promise of it.
+async function open(get, name) {
   await work("Reading the photo", async (ticket, signal) => {
+    if (!model) throw new Error("The server has not answered yet; reload the page.");
+    const { megabytes } = model.limits;
+    const file = await get();
     if (file.size > megabytes * 1e6) {
       throw new Error(`${name} has more than the ${megabytes} megabytes that may be sent; choose a smaller photo.`);
     }
@@ -101,6 +118,8 @@ async function open(file, name) {
     at("result").hidden = true;
     at("canvas").setAttribute("aria-label", `${name}, to draw on`);
     sides();
+    at("canvas").focus({ preventScroll: true });
+    return "Brush over what should go.";
   });
 }
 
@@ -124,7 +143,8 @@ function sides() {
     ...useful.map((side, i) => new Option(fits && i === useful.length - 1 ? `full size (${longest} px)` : `${side} px`, side)),
   );
   // Full size where it is not much more work than the usual one.
-  at("side").value = fits && longest <= 1.5 * model.side ? useful.at(-1) : Math.min(model.side, useful.at(-1));
+  const usual = useful.filter((side) => side <= model.side).at(-1) ?? useful[0];
+  at("side").value = fits && longest <= 1.5 * model.side ? useful.at(-1) : usual;
   sideHint();
 }
 
@@ -142,7 +162,6 @@ function close() {
   document.body.classList.add("empty");
   at("empty").hidden = false;
   at("drawing").hidden = at("panel").hidden = at("result").hidden = true;
-  at("file").value = "";
   at("choose").focus();
 }
 
@@ -168,15 +187,17 @@ async function fill() {
     return;
   }
   await work("Filling the hole", async (ticket, signal) => {
+    const [hole, lines] = await Promise.all([editor.png("hole"), guided ? editor.png("lines") : null]);
     const body = form({
       photo: photo.file,
-      hole: await editor.png("hole"),
-      lines: guided ? await editor.png("lines") : null,
+      hole,
+      lines,
       side: at("side").value,
       compare: guided && at("compare").checked,
       ticket,
     });
     show((await call("/api/fill", { method: "POST", body, signal })).variants);
+    return "The hole is filled.";
   });
 }
 
@@ -184,9 +205,10 @@ async function fill() {
 
 function show(made) {
   for (const address of addresses) URL.revokeObjectURL(address);
-  variants = made.map((variant) => ({ ...variant, address: URL.createObjectURL(picture(variant.image)) }));
-  const original = URL.createObjectURL(photo.preview);
-  addresses = [original, ...variants.map((variant) => variant.address)];
+  variants = made.map(({ image, ...rest }) => ({ ...rest, address: URL.createObjectURL(picture(image)) }));
+  const [original, preview] = [photo.file, photo.preview].map((file) => URL.createObjectURL(file));
+  addresses = [original, preview, ...variants.map((variant) => variant.address)];
+  at("before").onerror = () => { at("before").onerror = null; at("before").src = preview; }; // TIFF and the like
   at("before").src = original;
   at("variants").hidden = variants.length < 2;
   at("variants").replaceChildren(
@@ -239,12 +261,16 @@ function cut() {
 
 function brush() {
   editor.brush = Number(at("width").value);
-  at("width-shown").textContent = `${editor.brush} px`;
+  at("width-shown").textContent = editor.brush;
 }
 
 function listen() {
   at("choose").addEventListener("click", () => at("file").click());
-  at("file").addEventListener("change", () => { if (at("file").files[0]) open(at("file").files[0], at("file").files[0].name); });
+  at("file").addEventListener("change", () => {
+    const file = at("file").files[0];
+    if (file) open(() => file, file.name);
+    at("file").value = ""; // so that the same one can be chosen again
+  });
   const stage = at("stage");
   for (const kind of ["dragenter", "dragover"]) {
     document.addEventListener(kind, (event) => { event.preventDefault(); stage.classList.add("over"); });
@@ -254,11 +280,11 @@ function listen() {
     event.preventDefault();
     stage.classList.remove("over");
     const file = event.dataTransfer.files[0];
-    if (file) open(file, file.name);
+    if (file) open(() => file, file.name);
   });
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
-    if (file) open(file, file.name);
+    if (file) open(() => file, file.name);
   });
   document.addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || busy || !photo) return;
@@ -312,15 +338,18 @@ async function start() {
   at("lines-tools").hidden = !model.guided;
   at("compare-choice").hidden = !model.guided || model.needs_lines;
   at("suggest").hidden = !model.suggests;
+  at("learned").hidden = !model.learns_temperatures;
+  at("constant").hidden = model.learns_temperatures;
   at("examples").replaceChildren(
     ...model.examples.map(({ file, title }) => {
       const item = document.createElement("li");
       const button = Object.assign(document.createElement("button"), { type: "button", title });
       button.append(Object.assign(document.createElement("img"), { src: `/api/examples/${file}`, alt: title }));
-      button.addEventListener("click", async () => {
+      button.addEventListener("click", () => open(async () => {
         const answer = await fetch(`/api/examples/${file}`);
-        open(await answer.blob(), file);
-      });
+        if (!answer.ok) throw new Error(`The example ${file} is not there; choose a photo of your own.`);
+        return answer.blob();
+      }, file));
       item.append(button);
       return item;
     }),
