@@ -5,21 +5,23 @@ names of the photos and one over itself, and files of `shard_size` sketches each
 after the resize and before the crop, so that training crops and flips the two alike.
 
 A file is a checksum, a table and then records. The table is a little-endian int64 [n + 1, 5] array; its rows are where
-a record starts behind the table, its length, the sketch's height and width, and the record's checksum. A record is the
-sketch's rows, 8 pixels a byte (numpy.packbits), compressed by zlib; that of a photo that could not be read is empty,
-with -1 for height and width. The last row is of the photos' names, compressed JSON. The first 4 bytes are the table's
-checksum; all of these are CRC-32. So one sketch costs a read of the table (40 bytes a photo) and one of its record,
-wherever it is, and damage anywhere is found where it would be read.
+a record starts behind the table, its length, the sketch's height and width, and the checksum of the record's content. A
+record is the sketch's rows, 8 pixels a byte (numpy.packbits), compressed by zlib; that of a photo that could not be
+read is empty, with -1 for height and width. The last row is of the photos' names, compressed JSON. The first 4 bytes
+are the table's checksum; all of these are CRC-32. Those of records are of what was compressed, so that the same lines
+have the same checksum whichever zlib compressed them. So one sketch costs a read of the table (40 bytes a photo) and
+one of its record, wherever it is, and damage anywhere is found where it would be read.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -44,7 +46,11 @@ _INDEX = "index.json"
 _FORMAT = 2
 _COLUMNS = 5
 _CHECKSUM_BYTES = 4
-_NO_SKETCH = (b"", -1, -1)
+
+Record = tuple[bytes, int, int, int]
+"""What a file holds of a sketch: see `pack`."""
+
+_NO_SKETCH: Record = (b"", -1, -1, 0)
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -166,9 +172,10 @@ def drop_lines(sketch: np.ndarray, rng: np.random.Generator, share: float) -> np
 # ------------------------------------------------------------------------------------------------- folders of them
 
 
-def pack(sketch: np.ndarray) -> tuple[bytes, int, int]:
-    """The record of a sketch, bool [H, W], with its height and width."""
-    return zlib.compress(np.packbits(sketch, axis=1).tobytes()), *sketch.shape
+def pack(sketch: np.ndarray) -> Record:
+    """The record of a sketch, bool [H, W]: its compressed rows, height, width, and the checksum of the rows."""
+    rows = np.packbits(sketch, axis=1).tobytes()
+    return zlib.compress(rows), *sketch.shape, zlib.crc32(rows)
 
 
 def claim(
@@ -202,7 +209,7 @@ def claim(
         "format": _FORMAT,
         "settings": json.loads(json.dumps(settings)),
         "count": count,
-        "names": _checksum_of_names(source, count),
+        "names": _checksum_of_names(map(source.name, range(count))),
         "shard_size": shard_size,
     }
     if (folder / _INDEX).exists():
@@ -226,9 +233,7 @@ def claim(
     return {number: photos for number, photos in shards.items() if not _shard(folder, number).exists()}
 
 
-def write_shard(
-    folder: str | os.PathLike, number: int, names: Sequence[str], records: Sequence[tuple[bytes, int, int] | None]
-) -> None:
+def write_shard(folder: str | os.PathLike, number: int, names: Sequence[str], records: Sequence[Record | None]) -> None:
     """Writes a file of sketches in one piece or not at all.
 
     Args:
@@ -238,14 +243,12 @@ def write_shard(
       records: from `pack`; None for a photo that could not be read.
     """
     rows = [record or _NO_SKETCH for record in records]
-    rows.append((zlib.compress(json.dumps(list(names)).encode()), 0, 0))
-    starts = np.cumsum([0, *(len(body) for body, _, _ in rows[:-1])])
-    table = np.array(
-        [(start, len(body), height, width, zlib.crc32(body)) for start, (body, height, width) in zip(starts, rows)],
-        "<i8",
-    ).tobytes()
+    listed = json.dumps(list(names)).encode()
+    rows.append((zlib.compress(listed), 0, 0, zlib.crc32(listed)))
+    starts = np.cumsum([0, *(len(body) for body, *_ in rows[:-1])])
+    table = np.array([(start, len(body), *rest) for start, (body, *rest) in zip(starts, rows)], "<i8").tobytes()
     checksum = zlib.crc32(table).to_bytes(_CHECKSUM_BYTES, "little")
-    write_bytes(_shard(Path(folder), number), b"".join([checksum, table, *(body for body, _, _ in rows)]))
+    write_bytes(_shard(Path(folder), number), b"".join([checksum, table, *(body for body, *_ in rows)]))
 
 
 class SketchStore:
@@ -296,7 +299,7 @@ class SketchStore:
         shard, row = divmod(int(index), self._shard_size)
         with self._reading(shard) as (file, table):
             height, width = table[row, 2:4].tolist()
-            if (height, width) != _NO_SKETCH[1:]:
+            if (height, width) != _NO_SKETCH[1:3]:
                 rows = np.frombuffer(_record(file, table, row), np.uint8).reshape(height, -1)
                 return np.unpackbits(rows, axis=1, count=width).astype(bool)
         name = self._names(shard)[row]
@@ -318,17 +321,21 @@ class SketchStore:
                 found += (first + np.flatnonzero(table[:-1, 2] == _NO_SKETCH[1])).tolist()
         return [number for number in found if number < count]
 
-    def digest(self) -> str:
-        """Tells apart sketches by their settings, names and content; where they and their photos lie plays no part.
+    def digest(self, limit: int | None = None) -> str:
+        """Tells apart sketches by their settings, names and lines; where they and their photos lie plays no part.
+
+        Args:
+          limit: of the first `limit` photos only: the same whether there are more or not.
 
         Raises:
-          UnusableSketches: a table is damaged.
+          UnusableSketches: a table, or the names in a file, are damaged.
         """
+        count = len(self) if limit is None else min(limit, len(self))
         settings = {name: value for name, value in self.settings.items() if name != "data"}
-        digest = hashlib.sha256(json.dumps([settings, self._index["names"]], sort_keys=True).encode())
-        for shard in self._shards():
-            with self._reading(shard) as (_, table):
-                digest.update(table[:-1, 2:].tobytes())  # sizes and checksums
+        digest = hashlib.sha256(json.dumps([settings, self._checksum_of_first_names(count)], sort_keys=True).encode())
+        for first in range(0, count, self._shard_size):
+            with self._reading(first // self._shard_size) as (_, table):
+                digest.update(table[:-1][: count - first, 2:].tobytes())  # sizes and checksums
         return digest.hexdigest()[:16]
 
     def check(
@@ -362,7 +369,7 @@ class SketchStore:
             raise UnusableSketches(
                 f"{self.folder} has sketches of {len(self)} photos, but the data has {len(source)}; {cure}."
             )
-        if self._index["names"] == _checksum_of_names(source, len(self)):
+        if self._index["names"] == _checksum_of_names(map(source.name, range(len(self)))):
             return
         for shard, first in enumerate(range(0, len(self), self._shard_size)):
             for index, there in enumerate(self._names(shard), first):
@@ -430,7 +437,7 @@ class SketchStore:
                 if os.fstat(file.fileno()).st_size != _CHECKSUM_BYTES + table.nbytes + table[-1, :2].sum():
                     raise ValueError("it is cut off")
                 yield file, table
-        except (OSError, ValueError, zlib.error) as error:
+        except (OSError, ValueError) as error:
             raise UnusableSketches(
                 f"{path} cannot be read ({error}); delete it and start the same {self.maker} again."
             ) from error
@@ -439,15 +446,24 @@ class SketchStore:
         with self._reading(shard) as (file, table):
             return json.loads(_record(file, table, -1))
 
+    def _checksum_of_first_names(self, count: int) -> str:
+        if count == len(self):
+            return self._index["names"]
+        shards = range(-(-count // self._shard_size))
+        return _checksum_of_names(itertools.islice((name for shard in shards for name in self._names(shard)), count))
+
 
 def _record(file: BinaryIO, table: np.ndarray, row: int) -> bytes:
-    """A record, decompressed; raises ValueError or zlib.error."""
+    """A record, decompressed; raises ValueError if it is damaged."""
     start, length, _, _, checksum = table[row].tolist()
     file.seek(_CHECKSUM_BYTES + table.nbytes + start)
-    body = file.read(length)
-    if zlib.crc32(body) != checksum:
+    try:
+        content = zlib.decompress(file.read(length))
+    except zlib.error as error:
+        raise ValueError("a record in it is damaged") from error
+    if zlib.crc32(content) != checksum:
         raise ValueError("a record in it is damaged")
-    return zlib.decompress(body)
+    return content
 
 
 def _is_readable(source: ImageSource, number: int) -> bool:
@@ -487,10 +503,10 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _checksum_of_names(source: ImageSource, count: int) -> str:
+def _checksum_of_names(names: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for index in range(count):
-        digest.update(source.name(index).encode(errors="surrogateescape") + b"\0")
+    for name in names:
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -197,7 +197,7 @@ def _prepare(
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
     if sketches is not None:  # no entry without, so that evaluations from before sketches stay what they are
-        identity["sketches"] = sketches.settings | {"digest": sketches.digest()}
+        identity["sketches"] = sketches.settings | {"digest": sketches.digest(settings.limit)}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
 
 

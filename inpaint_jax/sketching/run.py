@@ -223,7 +223,7 @@ class _Maker:
 
     def records(
         self, names: list[str], read: Iterator[np.ndarray | UnreadableImage], progress: tqdm
-    ) -> list[tuple[bytes, int, int] | None]:
+    ) -> list[sketches.Record | None]:
         """Records for `sketches.write_shard`, of as many photos as there are names."""
         records: dict[int, concurrent.futures.Future] = {}
         on_device, unfinished = collections.deque(), collections.deque()

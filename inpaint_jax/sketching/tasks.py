@@ -49,6 +49,6 @@ def read(number: int) -> np.ndarray | UnreadableImage:
     return _photos.read(number)
 
 
-def record(edge_map: np.ndarray, threshold: float, min_size: float) -> tuple[bytes, int, int]:
+def record(edge_map: np.ndarray, threshold: float, min_size: float) -> sketches.Record:
     """Turns an edge map, float [H, W] in [0, 1], into the record of its sketch; see data.sketches."""
     return sketches.pack(sketches.sketch_from_edges(edge_map, threshold, min_size, scaled=True))

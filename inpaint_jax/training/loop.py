@@ -163,7 +163,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
             state, progress, saved_with = jax.jit(new_state, out_shardings=everywhere)(key), Progress(), None
         else:
             state, progress, saved_with = _restore(checkpoints, step, shapes, mesh)
-        kept = sketches.fingerprint(stores)
+        kept = sketches.fingerprint(stores, {"validation": feed.validation_limit})
         run = _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples, kept)
         if saved_with:
             _compare(saved_with, run.fingerprint(), workdir)

@@ -168,14 +168,16 @@ def plan_sketches(
     return SketchPlan(found, to_make)
 
 
-def fingerprint(stores: Mapping[str, SketchStore]) -> dict[str, dict[str, Any]]:
-    """What a run keeps of its sketches, as JSON can hold it: role -> settings, and a digest of all.
+def fingerprint(stores: Mapping[str, SketchStore], limits: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
+    """What a run keeps of its sketches, as JSON can hold it: role -> settings, and a digest of those that are used.
 
     Args:
         stores: role -> sketches.
+        limits: role -> how many of the first are used; None, or no entry, for all.
     """
     return {
-        f"{role}_sketches": _own_settings(store.settings) | {"digest": store.digest()} for role, store in stores.items()
+        f"{role}_sketches": _own_settings(store.settings) | {"digest": store.digest(limits.get(role))}
+        for role, store in stores.items()
     }
 
 
