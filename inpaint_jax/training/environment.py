@@ -10,6 +10,7 @@ import jax
 from inpaint_jax import __version__
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_PLUGINS = ("jax-cuda12-plugin",)  # recorded where installed
 
 
 def describe_environment() -> dict[str, Any]:
@@ -17,9 +18,12 @@ def describe_environment() -> dict[str, Any]:
 
     Returns:
         devices ("2 x NVIDIA H200"), platform ("gpu"), processes, cpus and machine ("x86_64") of this host, memory_gib
-        of this host (None where the system does not tell), and versions, name -> version.
+        of this host (None where the system does not tell), and versions, name -> version (None for a library that is
+        installed under another distribution's name).
     """
     versions = {"inpaint_jax": __version__, "python": platform.python_version()}
+    versions |= {name: _version(name) for name in _LIBRARIES}
+    versions |= {name: version for name in _PLUGINS if (version := _version(name))}
     return {
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": jax.default_backend(),
@@ -27,8 +31,15 @@ def describe_environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
         "memory_gib": _memory(),
-        "versions": versions | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": versions,
     }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _memory() -> float | None:
