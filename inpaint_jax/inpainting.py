@@ -164,8 +164,8 @@ def inpaint_file(
         what the output's format cannot keep, see `save_photo`.
 
     Raises:
-        InpaintingError: no hole to be found, mask or sketch of another size than the photo, a sketch that is line in
-            more than half of the hole, or too large a photo for the memory.
+        InpaintingError: no hole to be found, mask or sketch of another size than the photo, a sketch that is no
+            lines but fills more than half of the photo or of the hole, or too large a photo for the memory.
         ValueError: the model takes no sketch and is given one, or needs one and is given none.
         UnreadableImage: photo, mask or sketch cannot be read.
         UnsavablePhoto: the output's format cannot hold it.
@@ -247,7 +247,10 @@ def _lines_of_file(photo: Photo, name: Path, sketch: Path, rules: HoleRules, hol
 
 def _is_too_much(lines: np.ndarray, hole: np.ndarray) -> bool:
     """Whether these are no lines, but paper, or a mask."""
-    return lines.mean() > 0.5 or (hole.any() and lines[hole].mean() > 0.5)
+    # Eroded, thin lines vanish: one along a scratch, or in a tiny hole, may well cover all of it.
+    square = np.ones((3, 3), np.uint8)
+    inside, filled = (cv2.erode(area.astype(np.uint8), square).astype(bool) for area in (hole, lines))
+    return lines.mean() > 0.5 or (inside.any() and filled[inside].mean() > 0.5)
 
 
 def _of_size_of(photo: Photo, name: Path, sketch: Path, lines: np.ndarray, rules: HoleRules) -> np.ndarray:

@@ -276,6 +276,28 @@ def test_what_a_photo_is_refused_for(guided_workdir, files, tmp_path):
     assert not output.exists()
 
 
+def test_lines_may_fill_a_narrow_or_tiny_hole(strict_workdir, files, tmp_path):
+    """Which is no reason to refuse them; areas are refused in a small hole, too."""
+    photo, _, _ = files
+    scratch, wide, tiny, small = np.zeros((4, 48, 60), bool)
+    scratch[20, 5:55] = wide[20:22, 5:55] = tiny[20:24, 20:24] = small[20:30, 20:30] = True
+    across = np.zeros((48, 60), bool)
+    across[20:23, 5:55] = True
+    for number, (hole, lines) in enumerate(((scratch, scratch), (wide, wide), (wide, across), (tiny, across))):
+        assert lines[hole].mean() > 0.5
+        given = [save(tmp_path / f"{number}_{kind}.png", area) for kind, area in (("hole", hole), ("lines", lines))]
+        summary = inpaint_files(strict_workdir, photo, tmp_path / "out.png", *given)
+        assert not summary.failed
+        expected = Inpainter.load(strict_workdir)(read_image(photo), hole, lines)
+        np.testing.assert_array_equal(read_image(tmp_path / "out.png"), expected)
+    around = np.pad(small, 1)[2:, 1:-1] | small  # a mask drawn a little larger
+    for number, lines in enumerate((small, around)):
+        given = [save(tmp_path / "hole.png", small), save(tmp_path / f"mask_{number}.png", lines)]
+        [sentence] = inpaint_files(strict_workdir, photo, tmp_path / "refused.png", *given).failed.values()
+        assert "is white in more than half of the photo or of its hole; draw thin lines" in sentence
+    assert not (tmp_path / "refused.png").exists()
+
+
 def test_models_that_take_no_sketch_and_models_that_need_one(strict_workdir, tiny_workdir, files, tmp_path):
     photo, hole, lines = files
     with pytest.raises(InpaintingError, match="The model tiny was trained without sketches; leave out --sketch"):
