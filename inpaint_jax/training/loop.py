@@ -8,6 +8,7 @@ thus holds all that happened before step k + 1, and its number is also the posit
 """
 
 import dataclasses
+import json
 import logging
 import math
 import resource
@@ -30,6 +31,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from inpaint_jax.checkpoints import Checkpoints
 from inpaint_jax.data.masks import local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, check_readable
+from inpaint_jax.data.sketches import SketchStore, UnusableSketches
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.features import vgg
 from inpaint_jax.losses import LossWeights
@@ -73,7 +75,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
             cannot be made, or the workdir belongs to another config.
         FileNotFoundError: the config names a folder of sketches that is none.
         data.sketches.UnusableSketches: they are damaged, which may come up in the midst of the run, or lack some that
-            are needed, or differ in their settings from each other or from those that the run began with.
+            are needed, or differ in their settings from each other or from those that the run began with, or in
+            anything from those of another host.
         features.weights.WeightsUnavailable: the perceptual loss has a weight, and VGG's weights are nowhere.
         TrainingDivergedError: a loss or gradient is not finite.
     """
@@ -110,6 +113,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         for rate in (config.optimizer.generator_learning_rate, config.optimizer.discriminator_learning_rate)
     )
     crop_size = local_crop_side(feed.size, feed.size)
+    _check_same_on_all_hosts(plan.found, feed)
 
     def new_state(key: jax.Array) -> TrainState:
         sizes = {"image_size": feed.size, "crop_size": crop_size}
@@ -163,7 +167,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
             state, progress, saved_with = jax.jit(new_state, out_shardings=everywhere)(key), Progress(), None
         else:
             state, progress, saved_with = _restore(checkpoints, step, shapes, mesh)
-        kept = sketches.fingerprint(stores, {"validation": feed.validation_limit})
+        kept = _fingerprint(stores, feed)
         run = _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples, kept)
         if saved_with:
             _compare(saved_with, run.fingerprint(), workdir)
@@ -386,10 +390,27 @@ def _open_feed(config: ConfigDict, workdir: Path) -> tuple[Feed, sketches.Sketch
     return feed, plan
 
 
+def _fingerprint(stores: Mapping[str, SketchStore], feed: Feed) -> dict[str, dict[str, Any]]:
+    return sketches.fingerprint(stores, {"validation": feed.validation_limit})
+
+
+def _check_same_on_all_hosts(stores: Mapping[str, SketchStore], feed: Feed) -> None:
+    """Refuses to train with sketches that differ between hosts: each host reads those of its own part of a batch."""
+    if jax.process_count() > 1 and not sharding.is_same_on_all_hosts(
+        json.dumps(_fingerprint(stores, feed), sort_keys=True)
+    ):
+        raise UnusableSketches(
+            "The hosts have different sketches; copy the folders of config.data.sketches and "
+            "config.data.validation_sketches from one host to all others."
+        )
+
+
 def _compare(saved_with: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
     """Refuses to go on with sketches of other settings, and warns of whatever else is not as it was."""
     sketches.check_same_settings(saved_with, now, workdir)
     old, new = flatten(saved_with), flatten(now)
+    # Older checkpoints say less of their sketches, or nothing, which does not make these others.
+    new = {name: value for name, value in new.items() if name in old or "_sketches." not in name}
     differing = [
         f"{name}: {old.get(name)!r} then, {new.get(name)!r} now"
         for name in sorted(old.keys() | new.keys())

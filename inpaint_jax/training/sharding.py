@@ -1,5 +1,6 @@
 """Devices: one mesh axis `data`, parameters everywhere, batches split. One CPU, N devices and several hosts alike."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -80,6 +81,18 @@ def wait_for_all_hosts(name: str) -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def is_same_on_all_hosts(text: str) -> bool:
+    """Whether every process gives the same text; returns once all have called it, and the same to all.
+
+    Args:
+        text: of this process.
+    """
+    if jax.process_count() == 1:
+        return True
+    checksums = multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode())))
+    return bool((checksums == checksums[0]).all())
 
 
 def join_hosts(hosts: Hosts) -> None:
