@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -22,6 +23,7 @@ from inpaint_jax.data.sketches import SketchStore, UnusableSketches
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.inference import Inpainter
 from inpaint_jax.training import loop
+from inpaint_jax.training.sketches import SketchedPhotos, fingerprint, plan_sketches
 from inpaint_jax.visualize import network_input
 from inpaint_jax.writers import read_metrics
 
@@ -82,31 +84,64 @@ def test_stopped_and_resumed_with_given_folders_is_the_same(guided_workdir, make
     jax.tree.map(np.testing.assert_array_equal, saved_state(tmp_path / "run", 6), saved_state(guided_workdir, 6))
 
 
-@pytest.mark.slow
-def test_two_hosts_train_like_one(guided_workdir, make_config, tmp_path):
-    """With the same sketches, of which each reads its own; and without any they do not start."""
+def run_pair(configs, workdir, timeout=300):
+    """Two hosts, each with a config of its own, until both have ended: their exit codes and outputs."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    logs = [workdir.with_name(f"{workdir.name}_{i}.log") for i in range(2)]
+    pair = []
+    try:
+        for i, (config, log) in enumerate(zip(configs, logs, strict=True)):
+            hosts = [f"--coordinator=localhost:{port}", "--processes=2", f"--process={i}"]
+            with log.open("w") as output:
+                pair.append(start(config, workdir, *hosts, stdout=output))
+        end = time.monotonic() + timeout
+        codes = [process.wait(max(0, end - time.monotonic())) for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+            process.wait()
+    return codes, [log.read_text() for log in logs]
+
+
+@pytest.mark.slow
+def test_two_hosts_train_like_one(guided_workdir, make_config, tmp_path):
+    """With the same sketches, of which each reads its own."""
     roles = {"data__sketches": "train", "data__validation_sketches": "validation"}
     folders = {field: str(guided_workdir / "sketches" / role) for field, role in roles.items()}
-    for fields, code in ((folders, 0), ({}, 1)):
-        config = make_config(name="guided", model__sketch=True, train__max_steps=6, **fields)
-        hosts = [f"--coordinator=localhost:{port}", "--processes=2"]
-        pair = [start(config, tmp_path / f"run_{code}", *hosts, f"--process={i}") for i in range(2)]
-        outputs = [process.communicate(timeout=300)[0] for process in pair]
-        assert [bool(process.returncode) for process in pair] == [bool(code)] * 2, outputs
-    assert "Several hosts do not make sketches; make those of data.train by" in outputs[0]
+    config = make_config(name="guided", model__sketch=True, train__max_steps=6, **folders)
+    codes, outputs = run_pair([config, config], tmp_path / "run")
+    assert codes == [0, 0], outputs
     rows, expected = (
-        [row for row in read_metrics(run) if "loss/refined" in row] for run in (tmp_path / "run_0", guided_workdir)
+        [row for row in read_metrics(run) if "loss/refined" in row] for run in (tmp_path / "run", guided_workdir)
     )
     assert [row["step"] for row in rows] == list(range(1, 7))
     for one, other in zip(rows, expected, strict=True):
         assert one["loss/refined"] == pytest.approx(other["loss/refined"], rel=2e-3)
     unguided = [
-        row["validation/hole_psnr_unguided"] for row in read_metrics(tmp_path / "run_0") if "validation/loss" in row
+        row["validation/hole_psnr_unguided"] for row in read_metrics(tmp_path / "run") if "validation/loss" in row
     ]
     assert len(unguided) == 2
+
+
+@pytest.mark.slow
+def test_two_hosts_do_not_start_without_sketches_or_with_different_ones(guided_workdir, make_config, tmp_path):
+    train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
+    altered = copied(train, tmp_path / "altered", alter=lambda sketch: sketch[:, ::-1])
+    fields = {"name": "guided", "model__sketch": True, "train__max_steps": 6}
+    different = [
+        make_config(data__sketches=str(folder), data__validation_sketches=str(validation), **fields)
+        for folder in (train, altered)
+    ]
+    for name, configs, sentence in (
+        ("without", [make_config(**fields)] * 2, "Several hosts do not make sketches; make those of data.train by"),
+        ("different", different, "The hosts have different sketches; copy the folders of config.data.sketches and"),
+    ):
+        codes, outputs = run_pair(configs, tmp_path / name)
+        assert all(codes), outputs
+        assert all(sentence in output for output in outputs), outputs
+        assert not (tmp_path / name).exists()
 
 
 @pytest.mark.slow
@@ -174,8 +209,8 @@ def going_on(guided_workdir, make_config, tmp_path):
     """Calls go on with a copy of the guided run for a step, its fields given as to make_config."""
     workdir = shutil.copytree(guided_workdir, tmp_path / "run")
 
-    def go_on(steps=7, **fields):
-        loop.train(make_config(name="guided", model__sketch=True, train__max_steps=steps, **fields), workdir)
+    def go_on(**fields):
+        loop.train(make_config(name="guided", model__sketch=True, train__max_steps=7, **fields), workdir)
         return workdir
 
     return go_on
@@ -198,24 +233,45 @@ def test_sketches_may_move_while_a_run_goes_on(going_on, guided_workdir, tmp_pat
     assert "not exactly as if" not in caplog.text
 
 
-def test_a_run_does_not_go_on_with_other_sketches(going_on, guided_workdir, tmp_path, caplog):
+def test_a_run_with_other_lines_says_so(going_on, guided_workdir, tmp_path, caplog):
     train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
-    changes = {"threshold": 0.5, "weights": "sha256:0"}
-    folders = {
-        "data__sketches": copied(train, tmp_path / "train", changes=changes),
-        "data__validation_sketches": copied(validation, tmp_path / "validation", changes=changes),
-    }
-    with pytest.raises(
-        UnusableSketches, match=r"run was trained with .* \(train_sketches: threshold: 0\.65 there, 0\.5 now; train"
-    ):
-        going_on(**folders)
-    folders = {
-        "data__sketches": copied(train, tmp_path / "altered", alter=lambda sketch: sketch[:, ::-1]),
-        "data__validation_sketches": str(validation),
-    }
-    going_on(**folders)
+    altered = copied(train, tmp_path / "altered", alter=lambda sketch: sketch[:, ::-1])
+    going_on(data__sketches=altered, data__validation_sketches=str(validation))
     assert "goes on, but not exactly as if it had never stopped (train_sketches.digest: " in caplog.text
     assert "validation_sketches.digest" not in caplog.text
+
+
+def fingerprint_of(train, validation, limit=None):
+    """What a checkpoint keeps of a run with these folders of sketches."""
+    stores = {"train": SketchStore(train), "validation": SketchStore(validation)}
+    return {"devices": 1} | fingerprint(stores, {"validation": limit})
+
+
+def test_a_run_does_not_go_on_with_sketches_of_other_settings(guided_workdir, tmp_path):
+    folders = [guided_workdir / "sketches" / role for role in ("train", "validation")]
+    changes = {"threshold": 0.5, "weights": "sha256:0"}
+    others = [copied(folder, tmp_path / folder.name, changes=changes) for folder in folders]
+    words = r"run was trained with .* \(train_sketches: threshold: 0\.65 there, 0\.5 now; train"
+    with pytest.raises(UnusableSketches, match=words):
+        loop._compare(fingerprint_of(*folders), fingerprint_of(*others), tmp_path / "run")
+
+
+def test_checkpoints_that_say_nothing_of_sketches_are_no_sign_of_others(guided_workdir, tmp_path, caplog):
+    now = fingerprint_of(*(guided_workdir / "sketches" / role for role in ("train", "validation")))
+    settings = {name: value for name, value in now["train_sketches"].items() if name != "digest"}
+    for before in ({}, {"train_sketches": settings}):
+        loop._compare({"devices": 1} | before, now, tmp_path)
+        assert not caplog.records
+    loop._compare({"devices": 2}, now, tmp_path)
+    assert "as if it had never stopped (devices: 2 then, 1 now)." in caplog.text
+
+
+def test_validation_sketches_beyond_the_limit_play_no_part(guided_workdir, tmp_path):
+    train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
+    lacking = copied(validation, tmp_path / "lacking", without=[3, 4])
+    before, now = (fingerprint_of(train, folder, limit=3) for folder in (validation, lacking))
+    assert before == now
+    assert before != fingerprint_of(train, lacking, limit=4)
 
 
 def test_training_and_validation_sketches_are_made_alike(guided_workdir, make_config, shared, tmp_path):
@@ -230,30 +286,42 @@ def test_training_and_validation_sketches_are_made_alike(guided_workdir, make_co
         assert not (tmp_path / "run").exists()
 
 
-def test_photos_without_a_sketch_are_told_or_refused(going_on, guided_workdir, make_config, tmp_path, caplog):
+def plan(photos, folders, workdir, *, needed=False):
+    """What a run on the tiny photos would be guided by."""
+    sketched = [
+        SketchedPhotos(role, field, data, open_source(data), 32, "shortest", needed=needed)
+        for role, field, data in (
+            ("train", "sketches", f"folder:{photos}/train"),
+            ("validation", "validation_sketches", f"folder:{photos}/val"),
+        )
+    ]
+    named = dict.fromkeys(("train", "validation")) | folders
+    return plan_sketches(sketched, named, workdir, weights="nowhere.pth", workers=0)
+
+
+def test_photos_without_a_sketch_are_told_or_refused(guided_workdir, photos, make_config, tmp_path, caplog):
     train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))
     lacking = copied(train, tmp_path / "lacking", without=[2, 5])
-    folders = {"data__sketches": lacking, "data__validation_sketches": str(validation)}
-    strict = make_config(model__sketch=True, data__sketch_dropout=0.0, **folders)
+    folders = {"train": lacking, "validation": str(validation)}
+    strict = make_config(
+        model__sketch=True, data__sketch_dropout=0.0, data__sketches=lacking, data__validation_sketches=str(validation)
+    )
     with pytest.raises(UnusableSketches, match=r"no sketch of 2 of 10 photos, 02\.png for example, and a model"):
         loop.train(strict, tmp_path / "strict")
+    assert not (tmp_path / "strict").exists()
     empty = copied(validation, tmp_path / "empty", without=range(5))
     with pytest.raises(UnusableSketches, match="no sketch of any of the 5 photos"):
-        loop.train(make_config(model__sketch=True, **folders | {"data__validation_sketches": empty}), tmp_path / "new")
-    assert not (tmp_path / "strict").exists()
-    assert not (tmp_path / "new").exists()
+        plan(photos, folders | {"validation": empty}, tmp_path)
     caplog.clear()
-    going_on(**folders)
+    assert not plan(photos, folders, tmp_path).to_make
     assert caplog.text.count("2 of 10 photos have no sketch") == 1
 
 
-def test_sketches_of_the_workdir_that_do_not_fit_can_be_deleted(going_on, guided_workdir, tmp_path):
-    workdir = going_on()
-    folder = workdir / "sketches" / "validation"
-    shutil.rmtree(folder)
-    shutil.copytree(workdir / "sketches" / "train", folder)
+def test_sketches_of_the_workdir_that_do_not_fit_can_be_deleted(guided_workdir, photos, tmp_path):
+    for role in ("train", "validation"):
+        shutil.copytree(guided_workdir / "sketches" / "train", tmp_path / "sketches" / role)
     with pytest.raises(UnusableSketches, match=r"of 10 photos, but the data has 5; delete it, and it is made anew"):
-        going_on(8)
+        plan(photos, {}, tmp_path)
 
 
 def test_only_the_sketches_that_are_used_are_made(make_config, shared, tmp_path):
@@ -275,7 +343,7 @@ def test_a_broken_mask_is_found_before_sketches_are_made(make_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_validation_also_goes_without_sketches(going_on, guided_workdir):
+def test_validation_also_goes_without_sketches(guided_workdir):
     rows = [row for row in read_metrics(guided_workdir) if "validation/loss" in row]
     for row in rows:
         assert row["validation/hole_psnr_unguided"] == pytest.approx(row["validation/hole_psnr"], abs=1)
@@ -292,6 +360,7 @@ def test_validation_also_goes_without_sketches(going_on, guided_workdir):
     assert rows[-1]["validation/hole_psnr_unguided"] == pytest.approx(np.mean(scores), abs=0.02)
 
 
+@pytest.mark.slow
 def test_sketches_damaged_in_the_midst_are_one_sentence(guided_workdir, photos, tmp_path):
     """The table is whole, so that only a worker process that reads the sketch can find it."""
     train, validation = (guided_workdir / "sketches" / role for role in ("train", "validation"))

@@ -29,8 +29,8 @@ from inpaint_jax.writers import read_metrics
 MEASURED = {"images_per_second", "host_memory_peak_gib"}
 
 
-def start(config, workdir, *flags, **environment):
-    """Starts train.py with a config as its flags would make it."""
+def start(config, workdir, *flags, stdout=subprocess.PIPE, **environment):
+    """Starts train.py with a config as its flags would make it; its errors go to its output, too."""
     from configs import default
 
     standard = flatten(default.get_config().to_dict())
@@ -41,7 +41,7 @@ def start(config, workdir, *flags, **environment):
         command,
         cwd=REPOSITORY,
         env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # a signal to its group, as Ctrl-C sends one, must not reach pytest
