@@ -96,7 +96,21 @@ def test_attended_lights_up_where_the_weights_are(rng):
 
 def test_spread_counts_equal_weights():
     assert attention.spread(np.full((4, 5), 0.05)) == pytest.approx(20)
+    assert attention.spread(np.full((4, 5), 0.01)) == pytest.approx(20)
     assert attention.spread(np.array([1.0, 0.0])) == pytest.approx(1)
+    assert attention.spread(np.zeros(2)) == 0
+
+
+def test_attended_tells_what_lies_in_the_padding(rng):
+    image, mask = rng.integers(0, 256, (8, 8, 3), np.uint8), np.zeros((8, 8), bool)
+    weights = [np.zeros((2, 2)), np.full((2, 2), 0.2), np.full((2, 2), 0.249)]
+    figure = visualize.attended(image, mask, (0, 0), weights, ["a", "b", "c"], patch_size=3)
+    assert [axes.get_title() for axes in figure.axes[1:]] == [
+        "a\nlargest 0, spread over 0\n100% in the padding",
+        "b\nlargest 0.2, spread over 4\n20% in the padding",
+        "c\nlargest 0.25, spread over 4",
+    ]
+    assert not np.isnan(np.asarray(figure.axes[1].images[1].get_array())).any()
 
 
 def test_principal_components_of_points_on_a_line():
@@ -139,6 +153,24 @@ def test_temperature_distribution_shows_every_image(rng):
     assert sum(bar.get_width() for bar in histogram.patches) == 24
     assert visualize.temperature_distribution(ratios, -temperatures).axes[0].get_yscale() == "symlog"
     assert drawn(figure).std() > 10
+
+
+def test_temperatures_below_zero_are_shown_and_missing_ones_passed_over():
+    """Both occur: a LeakyReLU may end below zero, and what is not finite is written as null."""
+    name = "temperature/head_0"
+    warm = [{"step": step, name: 0.5 / (step + 1)} for step in range(3)]
+    lost = [*warm, {"step": 3, name: None}]
+    cold = [*warm, {"step": 3, name: -0.2}]
+    for rows, scale in ((warm, "log"), (lost, "log"), (cold, "symlog")):
+        for axes in (visualize.training_curves(rows).axes[3], visualize.temperature_curves({"run": rows}).axes[0]):
+            assert axes.get_yscale() == scale
+            shown = [row[name] for row in rows if row[name] is not None]
+            assert axes.lines[0].get_ydata() == pytest.approx(shown)
+            low, high = axes.get_ylim()
+            assert low < min(shown)
+            assert high > max(shown)
+    nothing = visualize.temperature_curves({"run": [{"step": 0, name: None}]})
+    assert drawn(nothing).size
 
 
 def test_psnr_by_temperature():

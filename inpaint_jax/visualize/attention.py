@@ -124,13 +124,15 @@ def attended(
     """Where a query pixel looks: the weights of its keys over the photo, for each head or temperature.
 
     Every panel has its own scale, from nothing to its largest weight. Under its title stands that weight, and over how
-    many patches the weights are spread: exp of their entropy, 1 when one key has everything.
+    many patches the weights are spread: exp of their entropy, 1 when one key has everything. Where more than 1 % of the
+    weight lies in the padding behind the photo, its share stands there, too.
 
     Args:
         image: uint8 [H, W, 3].
         mask: bool [H, W], True = missing.
         query: row and column on the map of the attention, whose cells have `cell` pixels a side.
-        weights: [h, w] each, sums of one; a key stands where the centre of its patch is, what is no key is 0.
+        weights: [h, w] each; a key stands where the centre of its patch is, what is no key is 0. What a sum lacks to
+            one lies in the padding.
         titles: of the panels.
         patch_size: s; the query's patch is framed.
         cell: pixels of the photo that a pixel of the map stands for.
@@ -142,8 +144,11 @@ def attended(
     grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1) / 255
     show(panels[0, 0], image, "photo, hole and query")
     for axes, weight, title in zip(panels[0, 1:], weights, titles):
-        show(axes, 0.25 + 0.5 * grey, f"{title}\nlargest {weight.max():.2g}, spread over {number(spread(weight))}")
-        _overlay(axes, weight / weight.max(), cell)
+        title = f"{title}\nlargest {weight.max():.2g}, spread over {number(spread(weight))}"
+        if (padding := 1 - weight.sum()) > 0.01:
+            title += f"\n{padding:.0%} in the padding"
+        show(axes, 0.25 + 0.5 * grey, title)
+        _overlay(axes, weight / (weight.max() or 1), cell)
     for axes in panels[0]:
         outline(axes, mask)
         top, left = (cell * (at - (patch_size - 1) // 2) for at in query)
@@ -174,8 +179,11 @@ def principal_components(points: np.ndarray, count: int) -> tuple[np.ndarray, np
 
 
 def spread(weights: np.ndarray) -> float:
-    """Over how many keys weights are spread: exp of their entropy; n for n equal weights."""
+    """Over how many keys weights of any sum are spread: exp of their entropy; n for n equal weights, 0 for none."""
     positive = weights[weights > 0].astype(np.float64)
+    if not positive.size:
+        return 0.0
+    positive /= positive.sum()
     return float(np.exp(-(positive * np.log(positive)).sum()))
 
 

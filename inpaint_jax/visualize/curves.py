@@ -1,7 +1,7 @@
 """Curves of runs and of evaluations, and how temperatures and mask ratios are distributed."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,10 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         rows: the lines of metrics.jsonl, see `writers.read_metrics`.
 
     Returns:
-        a figure of four panels.
+        a figure of four panels; the axis of the temperatures as in `temperature_curves`.
     """
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     panels = figure.subplots(2, 2)
-    temperatures = sorted({name for row in rows for name in row if name.startswith("temperature/")})
     _plot(
         panels[0, 0],
         rows,
@@ -58,10 +57,10 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         title="Validation: PSNR inside the hole",
         ylabel="dB",
     )
-    labels = {name: name.removeprefix("temperature/").replace("_", " ") for name in temperatures}
+    labels = _heads(rows)
     _plot(panels[1, 1], rows, labels, title="Learned temperatures (mean over the batch)", ylabel="t")
     if panels[1, 1].lines:
-        logarithmic(panels[1, 1].yaxis)
+        logarithmic(panels[1, 1].yaxis, _lowest(rows, labels))
     return figure
 
 
@@ -78,18 +77,12 @@ def temperature_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
     rows = -(-max(1, len(runs)) // columns)
     figure = Figure(figsize=(4.3 * columns, 3.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-    lowest = 1.0
     for (run, lines), axes in zip(runs.items(), panels):
-        names = sorted({name for line in lines for name in line if name.startswith("temperature/")})
-        labels = {name: name.removeprefix("temperature/").replace("_", " ") for name in names}
-        _plot(axes, lines, labels, title=run, ylabel="t")
-        lowest = min([lowest, *(line[name] for line in lines for name in names if name in line)])
+        _plot(axes, lines, _heads(lines), title=run, ylabel="t")
     for axes in list(panels):
         axes.set_visible(False)  # what is left over of the last row
-    if lowest > 0:
-        logarithmic(figure.axes[0].yaxis)
-    else:
-        figure.axes[0].set_yscale("symlog", linthresh=1e-3)
+    lowest = min((_lowest(lines, _heads(lines)) for lines in runs.values()), default=1.0)
+    logarithmic(figure.axes[0].yaxis, lowest)
     return figure
 
 
@@ -149,7 +142,7 @@ def temperature_distribution(ratios: np.ndarray, temperatures: np.ndarray) -> Fi
         histogram.hist(values, edges, orientation="horizontal", color=colour, alpha=0.6)
     scatter.set(title="Learned temperatures by mask ratio, medians joined", xlabel="mask ratio", ylabel="t")
     histogram.set(title="their distribution", xlabel="images")
-    logarithmic(scatter.yaxis) if temperatures.min() > 0 else scatter.set_yscale("symlog", linthresh=1e-3)
+    logarithmic(scatter.yaxis, temperatures.min())
     scatter.legend(frameon=False)
     for axes in (scatter, histogram):
         axes.grid(alpha=0.3)
@@ -217,6 +210,17 @@ def _temperature_bins(temperatures: np.ndarray) -> np.ndarray:
     if low <= 0:
         return np.linspace(low, high + 1e-12, 31)
     return np.geomspace(low / 1.05, high * 1.05, 31)
+
+
+def _heads(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the temperatures are called in rows of metrics.jsonl -> label."""
+    names = sorted({name for row in rows for name in row if name.startswith("temperature/")})
+    return {name: name.removeprefix("temperature/").replace("_", " ") for name in names}
+
+
+def _lowest(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> float:
+    """The lowest temperature that was logged as a number; 1 if none was."""
+    return min((row[name] for row in rows for name in names if row.get(name) is not None), default=1.0)
 
 
 def _plot(axes, rows, labels: Mapping[str, str], *, title: str, ylabel: str) -> None:

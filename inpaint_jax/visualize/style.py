@@ -57,8 +57,17 @@ def outline(axes: Axes, mask: np.ndarray, cell: int = 1) -> None:
         axes.add_collection(LineCollection(segments, colors=colour, linewidths=width, capstyle="projecting"))
 
 
-def logarithmic(axis: Axis) -> None:
-    """Makes an axis of temperatures logarithmic, with ticks written out: 0.01, 0.02, 0.05."""
+def logarithmic(axis: Axis, lowest: float) -> None:
+    """Makes an axis of temperatures logarithmic, with ticks written out: 0.01, 0.02, 0.05.
+
+    Args:
+        axis: of a panel.
+        lowest: of the temperatures; where it is not above zero, a band around zero is linear.
+    """
+    if lowest <= 0:
+        set_scale = axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale
+        set_scale("symlog", linthresh=1e-3)
+        return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
