@@ -1,12 +1,17 @@
 """What is shown of a model is what it does: on the tiny run's photos."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from inpaint_jax import inspection, widgets
+from inpaint_jax.data.images import crop_corner
+from inpaint_jax.data.sketches import UnusableSketches, sketch_square
 from inpaint_jax.features import pidinet
 from inpaint_jax.inference import Inpainter
+from inpaint_jax.sketching.run import Settings, make_sketches
 from inpaint_jax.writers import read_metrics
 
 BINS = [(low / 10, (low + 1) / 10) for low in range(6)]
@@ -75,6 +80,42 @@ def test_sketches_of_a_guided_run_come_along(guided_workdir):
     assert np.isfinite(inputs.temperatures).all()
 
 
+def test_samples_are_those_that_the_validation_was_limited_to(guided_workdir, photos, shared, tmp_path, monkeypatch):
+    """With sketches of these photos alone, in a folder of the home; a folder that does not fit is refused."""
+    config = json.loads((guided_workdir / "config.json").read_text())
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run_with(name, **fields):
+        workdir = tmp_path / name
+        workdir.mkdir()
+        (workdir / "config.json").write_text(json.dumps(config | {"data": config["data"] | fields}))
+        return workdir
+
+    weights = shared / "weights" / pidinet.PIDINET.name
+    for folder, size, limit in (("three", 32, 3), ("small", 24, 3)):
+        settings = Settings(f"folder:{photos}/val", size, "shortest", weights=str(weights), workers=0, limit=limit)
+        make_sketches(tmp_path / folder, settings)
+    limited = run_with("limited", validation_limit=3, validation_sketches="~/three")
+    found = inspection.samples(limited, 8)
+    assert len(found) == 3
+    expected = inspection.samples(guided_workdir, 8)
+    assert len(expected) == 5
+    np.testing.assert_array_equal(found.sketches, expected.sketches[:3])
+    np.testing.assert_array_equal(found.masks, expected.masks[:3])
+    with pytest.raises(UnusableSketches, match="sketches of 3 photos, but the data has 5"):
+        inspection.samples(run_with("unlimited", validation_sketches="~/three"))
+    with pytest.raises(UnusableSketches, match="for size 24, not 32"):
+        inspection.samples(run_with("other", validation_limit=3, validation_sketches="~/small"))
+
+    # An evaluation is of all photos of data.test, and takes the sketches only where these are the same.
+    assert inspection.evaluation_sketches(guided_workdir) == "none"
+    own = str(guided_workdir / "sketches" / "validation")
+    test = config["data"]["validation"]
+    assert inspection.evaluation_sketches(run_with("tested", test=test, validation_sketches=own)) == own
+    too_few = run_with("too few", test=test, validation_limit=3, validation_sketches="~/three")
+    assert inspection.evaluation_sketches(too_few) == "none"
+
+
 def test_masks_have_the_ratios_of_their_bins(tiny_workdir):
     by_bin = inspection.masks_by_ratio(tiny_workdir, 3)
     for masks, (low, high) in zip(by_bin.values(), BINS):
@@ -93,8 +134,23 @@ def test_look_into_leaves_out_the_padding(inpainter, samples):
     assert inputs.hole.shape == (6, 8)
     assert inspection.attended(inputs, (5, 7), head=0).shape == (6, 8)
     assert inspection.refined_maps(inputs, np.array([0.1]))[1].shape[:3] == (1, 6, 8)
-    with pytest.raises(ValueError, match="outside the map of 6 x 8"):
-        inspection.attended(inputs, (6, 0), head=0)
+    for look in (inspection.attended, inspection.sweep):
+        with pytest.raises(ValueError, match="outside the map of 6 x 8"):
+            look(inputs, (6, 0), head=0)
+
+
+def test_figure_says_what_share_of_the_weights_lies_in_the_padding(inpainter, samples):
+    image, mask = samples.images[0, :21, :30], np.zeros((21, 30), bool)
+    mask[4:8, 4:8] = True
+    inputs = inspection.look_into(inpainter, inspection.Samples(image[None], mask[None]))
+    query = inspection.hole_centre(inputs)
+    hot = inspection.attended(inputs, query, head=0, temperature=1e4)
+    padding = 1 - hot.sum()  # every known patch has the same weight, and the last rows of eight are cropped
+    assert 0.01 < padding < 0.5
+    figure = widgets.attention_figure(inputs, image, mask, query, temperature=1e4)
+    last = figure.axes[-1].get_title()
+    count = np.count_nonzero(hot > 1e-6)  # patches of equal weight
+    assert f"spread over {count}\n{padding:.0%} in the padding" in last
 
 
 def test_hole_centre_is_the_deepest(inputs):
@@ -184,12 +240,26 @@ def test_sketch_steps_lead_to_the_sketch(shared):
     photo, edges, binary, large, sketch = steps.values()
     assert photo.shape == (1, 256, 256, 3)
     np.testing.assert_array_equal(binary, edges > 0.65)
-    labels, count = ndimage.label(binary[0], np.ones((3, 3)))
-    sizes = ndimage.sum_labels(binary[0], labels, np.arange(1, count + 1))
-    np.testing.assert_array_equal(large[0], np.isin(labels, 1 + np.flatnonzero(sizes >= 100)))
     assert 0 < large.sum() < binary.sum()
+    assert not (large & ~binary).any()
     assert 0 < sketch.sum() < large.sum()
     assert not (sketch & ~large).any()
+
+
+@pytest.mark.parametrize("resize", ["shortest", "stretch"])
+def test_sketch_steps_end_in_the_sketch_of_training(resize, photos, shared, tmp_path):
+    weights = shared / "weights" / pidinet.PIDINET.name
+    if not weights.exists():
+        pytest.skip(f"no weights of PiDiNet at {weights}")
+    data = f"folder:{photos}/val"  # 60 x 48
+    steps = inspection.sketch_steps(data, 2, size=48, resize=resize, weights=weights)
+    store = make_sketches(tmp_path, Settings(data, 48, resize, weights=str(weights), workers=0, limit=2))
+    shape = store[0].shape
+    assert shape == ((48, 60) if resize == "shortest" else (48, 48))
+    corner = crop_corner(shape, 48)
+    assert steps["sketch"].any()
+    for number, sketch in enumerate(steps["sketch"]):
+        np.testing.assert_array_equal(sketch, sketch_square(store, number, shape, 48, corner))
 
 
 def test_sliders_draw_anew(inpainter, samples):

@@ -94,12 +94,24 @@ def sketch_from_edges(
         raise ValueError("The edge map holds NaN.")
     from skimage import morphology  # takes half a second; who only reads sketches does without
 
+    return morphology.skeletonize(large_components(edge_map, threshold, min_size, scaled=scaled))
+
+
+def large_components(
+    edge_map: np.ndarray, threshold: float = THRESHOLD, min_size: float = MIN_SIZE, *, scaled: bool = False
+) -> np.ndarray:
+    """The step before the skeleton of `sketch_from_edges`: threshold and area opening; same arguments.
+
+    Returns:
+      bool [H, W], True = edge.
+    """
+    from skimage import morphology
+
     if scaled:
         min_size = min_size * (min(edge_map.shape) / _REFERENCE_SIDE) ** 2
-    edges = edge_map > threshold
     # scikit-image drops what has at most max_size pixels; its older min_size is on the way out.
-    edges = morphology.remove_small_objects(edges, max_size=max(0, math.ceil(min_size) - 1), connectivity=2)
-    return morphology.skeletonize(edges)
+    max_size = max(0, math.ceil(min_size) - 1)
+    return morphology.remove_small_objects(edge_map > threshold, max_size=max_size, connectivity=2)
 
 
 # ------------------------------------------------------------------------------------------------- those of samples

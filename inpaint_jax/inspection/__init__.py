@@ -14,7 +14,15 @@ from inpaint_jax.inspection.attention import (
     refined_maps,
     sweep,
 )
-from inpaint_jax.inspection.inputs import Samples, mask_ratios, masks_by_ratio, samples, sketch_steps, training_samples
+from inpaint_jax.inspection.inputs import (
+    Samples,
+    evaluation_sketches,
+    mask_ratios,
+    masks_by_ratio,
+    samples,
+    sketch_steps,
+    training_samples,
+)
 from inpaint_jax.inspection.model import (
     at_temperatures,
     hole_psnr,
@@ -30,6 +38,7 @@ __all__ = [
     "Sweep",
     "at_temperatures",
     "attended",
+    "evaluation_sketches",
     "hole_centre",
     "hole_psnr",
     "look_into",

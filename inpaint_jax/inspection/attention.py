@@ -114,11 +114,7 @@ def attended(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatu
     Raises:
         ValueError: the query lies outside the photo.
     """
-    if not (0 <= query[0] < inputs.height and 0 <= query[1] < inputs.width):
-        raise ValueError(
-            f"The query {tuple(query)} lies outside the map of {inputs.height} x {inputs.width}; it is row and column "
-            f"there, a {CELL}th of the photo's."
-        )
+    _check_query(inputs, query)
     temperature = inputs.temperatures[head] if temperature is None else temperature
     weights = _weights(
         inputs.embedded[head][None],
@@ -146,8 +142,9 @@ def sweep(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatures
         Sweep.
 
     Raises:
-        ValueError: the hole leaves no whole patch known.
+        ValueError: the query lies outside the photo, or the hole leaves no whole patch known.
     """
+    _check_query(inputs, query)
     temperatures = np.geomspace(1e-3, 10, 41) if temperatures is None else np.asarray(temperatures, np.float64)
     learned = inputs.temperatures[head]
     features, mask = inputs.embedded[head][None], inputs.mask[None]
@@ -180,6 +177,14 @@ def refined_maps(inputs: HeadInputs, temperatures: np.ndarray) -> list[np.ndarra
         for head in inputs.embedded
     ]
     return [np.asarray(each)[:, : inputs.height, : inputs.width] for each in maps]
+
+
+def _check_query(inputs: HeadInputs, query: tuple[int, int]) -> None:
+    if not (0 <= query[0] < inputs.height and 0 <= query[1] < inputs.width):
+        raise ValueError(
+            f"The query {tuple(query)} lies outside the map of {inputs.height} x {inputs.width}; it is row and column "
+            f"there, a {CELL}th of the photo's."
+        )
 
 
 # Compiled once for every size of map, so that a slider is answered at once.

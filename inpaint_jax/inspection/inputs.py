@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 
 from inpaint_jax import checkpoints
-from inpaint_jax.data.images import cut_square, resize_and_crop
+from inpaint_jax.data.images import Resize, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches
-from inpaint_jax.data.sketches import THRESHOLD, SketchStore, sketch_from_edges
-from inpaint_jax.data.sources import open_source
+from inpaint_jax.data.sketches import THRESHOLD, SketchStore, large_components, sketch_from_edges
+from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
 from inpaint_jax.nets.generator import HOLE_COLOUR
 from inpaint_jax.visualize import network_input
@@ -83,12 +82,13 @@ def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, see
 
     Raises:
         FileNotFoundError: no run in the workdir, no such photos, or no sketches that belong to them.
-        ValueError: the photos or masks cannot be read.
+        ValueError: the photos or masks cannot be read, or the sketches are not of these photos or of their size.
     """
     config = checkpoints.load_config(workdir)
     fields = config["data"]
     source = open_source(data or fields["validation"])
-    store = None if data else _sketches(config, workdir, "validation", "validation_sketches")
+    limit = None if data else fields.get("validation_limit")
+    store = None if data else _sketches(config, workdir, "validation", "validation_sketches", source, limit)
     batches = evaluation_batches(
         source,
         open_masks(fields["masks"], fields["image_size"]),
@@ -96,6 +96,7 @@ def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, see
         batch_size=1,
         seed=config["seed"] + _VALIDATION_SEED_OFFSET if seed is None else seed,
         resize=fields.get("resize", "shortest"),
+        limit=limit,
         sketches=store,
     )
     return _collect(batches, min(count, len(source)))
@@ -119,8 +120,9 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
     """
     config = checkpoints.load_config(workdir)
     fields = config["data"]
+    source = open_source(data or fields["train"])
     batches = training_batches(
-        open_source(data or fields["train"]),
+        source,
         open_masks(fields["masks"], fields["image_size"]),
         size=fields["image_size"],
         batch_size=1,
@@ -128,7 +130,7 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
         resize=fields.get("resize", "shortest"),
         crop=fields.get("crop", "random"),
         flip=fields.get("flip", 0.5),
-        sketches=None if data else _sketches(config, workdir, "train", "sketches"),
+        sketches=None if data else _sketches(config, workdir, "train", "sketches", source),
         sketch_dropout=fields.get("sketch_dropout", 0.0),
     )
     return _collect(batches, count)
@@ -181,15 +183,46 @@ def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dic
     }
 
 
+def evaluation_sketches(workdir: str | Path) -> str:
+    """What evaluate.py is to be given as --sketches for a run, as far as its own sketches serve.
+
+    Args:
+        workdir: of the run.
+
+    Returns:
+        the folder of the sketches of its validation photos, if it is guided by sketches, data.test are the same photos
+        and all of them have one; else "none".
+
+    Raises:
+        FileNotFoundError: as in `samples`.
+        ValueError: as in `samples`.
+    """
+    config = checkpoints.load_config(workdir)
+    fields = config["data"]
+    if not config["model"].get("sketch") or fields.get("test") != fields["validation"]:
+        return "none"
+    source, limit = open_source(fields["validation"]), fields.get("validation_limit")
+    store = _sketches(config, workdir, "validation", "validation_sketches", source, limit)
+    return str(store.folder) if len(store) == len(source) else "none"
+
+
 def sketch_steps(
-    data: str, count: int = 2, *, size: int = 256, weights: str | Path | None = None
+    data: str,
+    count: int = 2,
+    *,
+    size: int = 256,
+    resize: Resize = "shortest",
+    weights: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
     """How a sketch is made of a photo, step by step (Fig. 11).
 
+    As `python -m inpaint_jax.sketching` does it, of the whole photo; what is shown is the middle of each step.
+
     Args:
-        data: photos, as in configs; the first ones are taken, cropped in the middle.
+        data: photos, as in configs; the first ones are taken.
         count: how many at most.
         size: of the images; the paper's threshold and least size of a line are meant for 256.
+        resize: "shortest" or "stretch".
         weights: file of PiDiNet's; None for the cache or a download.
 
     Returns:
@@ -200,30 +233,33 @@ def sketch_steps(
     """
     params = pidinet.load(weights)
     source = open_source(data)
-    photos = np.stack([resize_and_crop(source[i], size) for i in range(min(count, len(source)))])
-    edges = np.asarray(jax.jit(pidinet.edge_map)(params, photos.astype(np.float32) / 255))
-    binary = edges > THRESHOLD
-    skeletons = np.stack([sketch_from_edges(edge_map, scaled=True) for edge_map in edges])
-    return {
-        "photo": photos,
-        "edge map": edges,
-        f"above {THRESHOLD}": binary,
-        "large components": np.stack([_components_with(*each) for each in zip(binary, skeletons)]),
-        "sketch": skeletons,
-    }
+    find_edges = jax.jit(pidinet.edge_map)
+    found = []
+    for number in range(min(count, len(source))):
+        photo = resize_only(source[number], size, resize)
+        edges = np.asarray(find_edges(params, photo[None].astype(np.float32) / 255))[0]
+        steps = {
+            "photo": photo,
+            "edge map": edges,
+            f"above {THRESHOLD}": edges > THRESHOLD,
+            "large components": large_components(edges, scaled=True),
+            "sketch": sketch_from_edges(edges, scaled=True),
+        }
+        corner = crop_corner(photo.shape[:2], size)
+        found.append({name: cut_square(step, size, corner) for name, step in steps.items()})
+    return {name: np.stack([steps[name] for steps in found]) for name in found[0]}
 
 
-def _components_with(binary: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
-    """The components that have a line, which are those that the area opening leaves."""
-    _, labels = cv2.connectedComponents(binary.astype(np.uint8), connectivity=8)
-    return binary & np.isin(labels, np.unique(labels[skeleton]))
-
-
-def _sketches(config: Mapping[str, Any], workdir: str | Path, role: str, field: str) -> SketchStore | None:
-    """The sketches that a run was guided by: in the folder that its config names, else in its workdir."""
+def _sketches(
+    config: Mapping[str, Any], workdir: str | Path, role: str, field: str, source: ImageSource, limit: int | None = None
+) -> SketchStore | None:
+    """The sketches that a run was guided by, checked: in the folder that its config names, else in its workdir."""
     if not config["model"].get("sketch"):
         return None
-    return SketchStore(config["data"].get(field) or Path(workdir) / "sketches" / role)
+    fields = config["data"]
+    store = SketchStore(Path(fields.get(field) or Path(workdir) / "sketches" / role).expanduser())
+    store.check(source, size=fields["image_size"], resize=fields.get("resize", "shortest"), limit=limit)
+    return store
 
 
 def _collect(batches: Batches, count: int) -> Samples:
