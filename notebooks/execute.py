@@ -4,9 +4,10 @@
     INPAINT_JAX_WORKDIR=runs/mine python notebooks/execute.py 03_temperatures --output=runs/mine/notebooks
     python notebooks/execute.py                                             # in place, to be committed
 
-Needs the extra `notebooks`. What is written is stamped with a digest of the notebook's code and of the figures and the
-computations that it calls (see `digest`); a test compares the stamps of the committed notebooks with the code, so that
-what they show is what the code does.
+Needs the extra `notebooks`. What is written is stamped with a digest of the notebook's own code and of the code of the
+figures that it calls and of the arrays behind them (`WATCHED`); a test compares the stamps of the committed notebooks
+with that code. What lies below it (networks, data, evaluation) and the run itself are not covered: after a change there
+that can be seen in the pictures, run this by hand.
 """
 
 import argparse
@@ -29,6 +30,7 @@ PACKAGE = "inpaint_jax"
 WATCHED = ("visualize", "inspection", "widgets", "nets.introspection")
 """Parts of the package whose code a stamp covers, as far as the notebook reaches it. All else may change freely."""
 
+_CLOCK = re.compile(r"^\d\d:\d\d:\d\d (?=[A-Z]+ )", re.MULTILINE)  # in front of a line of a command's log
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LARGE = 130_000  # characters, for 100 kB
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -68,8 +70,8 @@ def execute(path: Path, timeout: float = 1800) -> nbformat.NotebookNode:
         timeout: seconds for a cell.
 
     Returns:
-        the executed notebook, stamped; without what only a running kernel can show (widgets), clocks, and messages
-        of the log.
+        the executed notebook, stamped; without what only a running kernel can show (widgets), standard error, and
+        the clock in front of a command's log lines.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell fails.
@@ -103,7 +105,7 @@ def _as_read(output: Any) -> Any:
     """As it stays: of a line that was written over, as a progress bar is, the last state; pictures small."""
     if output.output_type == "stream":
         lines = _CONTROL.sub("", output.text).replace("\r\n", "\n").split("\n")
-        output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+        output.text = _CLOCK.sub("", "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines))
     if "image/png" in output.get("data", {}):
         output.data.pop("image/jpeg", None)  # the same once more
         if len(output.data["image/png"]) > _LARGE:

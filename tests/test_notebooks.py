@@ -34,7 +34,10 @@ def pictures(notebook):
 
 
 def texts(notebook):
-    parts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs(notebook)]
+    parts = []
+    for output in outputs(notebook):
+        parts.append(output.get("text", ""))
+        parts += [output.get("data", {}).get(f"text/{kind}", "") for kind in ("plain", "markdown", "html")]
     return "\n".join(parts)
 
 
@@ -61,6 +64,8 @@ def test_runs_on_the_quickstart(name, quickstart_workdir, photos, monkeypatch):
             output.data["text/markdown"] for output in outputs(executed) if "text/markdown" in output.get("data", {})
         ]
         assert "| PSNR (dB) ↑ | (0.0, 0.1] | 15 |" in tables[0]
+        methods = [cell.strip() for cell in tables[0].partition("\n")[0].strip("|").split("|")][3:]
+        assert methods == ["mean", "telea", "quickstart"]
 
 
 def test_all_are_there():
@@ -84,6 +89,7 @@ def test_nothing_in_them_belongs_to_one_machine(name):
     notebook = read(name)
     printed = texts(notebook)
     assert not re.findall(r"/(?:home|tmp|root|Users|mnt)/\S*", printed)
+    assert not re.findall(r"\d\d:\d\d:\d\d", printed)
     assert str(Path.home()) not in printed
     # The badge opens this very notebook in the repository that the first cell clones.
     source = notebook.cells[1].source
@@ -96,15 +102,17 @@ def test_nothing_in_them_belongs_to_one_machine(name):
 def test_what_is_kept_of_an_execution(tmp_path):
     cells = [
         'import sys\nprint("10 %\\r100 %")\nprint("a warning", file=sys.stderr)',
+        "!echo 12:34:56 INFO Nothing to do.; exit 3\nassert _exit_code == 3",
         "import numpy as np\nfrom PIL import Image\n"
         "Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))",
         "import ipywidgets\nipywidgets.IntSlider()",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbformat.write(notebook, tmp_path / "notebook.ipynb")
-    executed = execute.execute(tmp_path / "notebook.ipynb", timeout=60)
-    printed, picture = outputs(executed)
+    executed = execute.execute(tmp_path / "notebook.ipynb", timeout=300)
+    printed, logged, picture = outputs(executed)
     assert printed.text == "100 %\n"
+    assert logged.text.splitlines() == ["INFO Nothing to do."]
     assert sorted(picture.data) == ["image/png", "text/plain"]
     assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).mode == "P"
     assert executed.metadata["inpaint_jax"]["digest"] == execute.digest(executed)
