@@ -64,6 +64,7 @@ def settings(photos):
     return run.Settings(data=f"folder:{photos}/val", fid="off", workers=0, pairing="once", batch_size=2, samples=2)
 
 
+@pytest.mark.slow
 def test_only_guided_models_get_the_sketches(guided_workdir, strict_workdir, tiny_workdir, photos, settings, tmp_path):
     sketches = str(guided_workdir / "sketches" / "validation")
     plain = shutil.copytree(tiny_workdir, tmp_path / "plain")
