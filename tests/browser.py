@@ -20,8 +20,11 @@ _FLAGS = (
 
 
 @pytest.fixture
-def chromium_page() -> Iterator["Page"]:
-    """A Playwright page of a fresh browser, or a skip; `set_viewport_size` and `emulate_media` change what it is."""
+def chromium_page(request: pytest.FixtureRequest) -> Iterator["Page"]:
+    """A Playwright page of a fresh browser, or a skip; `set_viewport_size` and `emulate_media` change what it is.
+
+    What it showed at the end of a test that failed is kept, see `keep_screenshot`.
+    """
     playwright_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     executable = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if executable is None:
@@ -29,7 +32,11 @@ def chromium_page() -> Iterator["Page"]:
     # For one test alone: an open Playwright keeps an event loop running in this thread, and asyncio.run fails in it.
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_FLAGS.split())
-        yield browser.new_page()
+        page = browser.new_page()
+        faults_before = request.session.testsfailed
+        yield page
+        if request.session.testsfailed > faults_before:
+            keep_screenshot(page, f"failed_{request.node.name}")
         browser.close()
 
 

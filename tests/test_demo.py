@@ -296,6 +296,36 @@ def test_example_on_a_phone(chromium_page, unguided):
     assert faults == []
 
 
+def test_hole_by_touch(chromium_page, unguided, tmp_path):
+    """On a phone, of a photo that lies on its side in the file, as phones save them."""
+    photo = Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((300, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn to the right shows it upright
+    photo.save(tmp_path / "phone.png", exif=exif)
+    upright = np.rot90(np.asarray(photo), -1)
+
+    page = chromium_page.context.browser.new_page(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2
+    )
+    upload(page, unguided, tmp_path / "phone.png")
+    canvas = page.locator("#canvas")
+    assert [page.evaluate(f"document.getElementById('canvas').{side}") for side in ("width", "height")] == [200, 300]
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    points = [(60, 120), (120, 150), (140, 200)]
+    finger = page.context.new_cdp_session(page)
+    for kind, (x, y) in zip(("touchStart", "touchMove", "touchMove"), points):
+        at = {"x": box["x"] + x * box["width"] / 200, "y": box["y"] + y * box["width"] / 200}
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.locator("#fill").tap()
+    page.wait_for_selector("#result:visible", timeout=60_000)
+    changed = (shown_result(page) != upright).any(axis=-1)
+    away, radius = distance_to(points, *changed.shape), 48 * 300 / 1024 / 2
+    assert not changed[away > radius + 2].any()
+    assert changed[away < radius - 2].mean() > 0.9
+
+
 def test_what_went_wrong_is_on_the_page(chromium_page, guided, photo, tmp_path):
     text = tmp_path / "notes.png"
     text.write_text("no picture at all")
