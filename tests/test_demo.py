@@ -1,6 +1,5 @@
 """The web page: in a real Chromium, against the real server, with models that were hardly trained."""
 
-import asyncio
 import base64
 import io
 import os
@@ -23,10 +22,7 @@ from PIL import Image, ImageCms
 
 from inpaint_jax import export
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.demo.studio import Studio, StudioError
-from inpaint_jax.demo.turns import Crowded, Left, Turns
 from inpaint_jax.features import pidinet
-from inpaint_jax.inference import Inpainter
 from inpaint_jax.nets.generator import Generator
 
 
@@ -86,11 +82,6 @@ def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photo") / "cup.png"
     Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((300, 200)).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def studio(tiny_workdir):
-    return Studio(Inpainter.load(tiny_workdir), None)
 
 
 # ------------------------------------------------------------------------------------------------------- in a browser
@@ -505,83 +496,3 @@ def test_command_that_cannot_start(tiny_workdir, unguided, arguments, sentence):
     assert last.startswith("demo: ")
     assert sentence in last
     assert "Traceback" not in done.stderr
-
-
-# --------------------------------------------------------------------------------------------------------- its parts
-
-
-def test_large_photo_is_filled_at_a_smaller_size(studio):
-    photo = np.asarray(Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((900, 600)))
-    hole = square(300, 450, share=3) > 0  # drawn at half the size
-    filled = studio.fill(photo, hole, None, side=128)
-    assert filled.worked_at == (85, 128)
-    assert filled.pixels.shape == photo.shape
-    missing = np.repeat(np.repeat(hole, 2, axis=0), 2, axis=1)
-    np.testing.assert_array_equal(filled.pixels[~missing], photo[~missing])
-    assert (filled.pixels != photo).any(axis=-1)[missing].mean() > 0.9
-    assert filled.temperatures.shape == (2,)
-
-
-def test_small_photo_is_filled_as_it_is(studio, tiny_workdir):
-    photo = np.asarray(Image.fromarray(np.asarray(open_source("skimage:validation")[0])).resize((96, 64)))
-    hole = square(64, 96) > 0
-    filled = studio.fill(photo, hole, None, side=512)
-    np.testing.assert_array_equal(filled.pixels, Inpainter.load(tiny_workdir)(photo, hole))
-
-
-def test_suggestion_without_weights(studio, photo):
-    with pytest.raises(StudioError, match="--pidinet_weights"):
-        studio.suggest(np.asarray(Image.open(photo)), 300)
-
-
-def test_who_leaves_does_not_hold_up_the_others():
-    async def visit():
-        turns, gate, left = Turns(most_waiting=4), asyncio.Event(), asyncio.Event()
-        served = []
-
-        async def one(ticket, has_left=None):
-            async with turns.turn(ticket, has_left):
-                served.append(ticket)
-                await gate.wait()
-
-        async def has_left():
-            return left.is_set()
-
-        tasks = [asyncio.create_task(one("a")), asyncio.create_task(one("b", has_left)), asyncio.create_task(one("c"))]
-        await asyncio.sleep(0.05)
-        assert turns.before("c") == 2
-        left.set()
-        with pytest.raises(Left):
-            await tasks[1]
-        assert turns.before("c") == 1
-        gate.set()
-        await asyncio.gather(tasks[0], tasks[2])
-        assert served == ["a", "c"]
-
-    asyncio.run(visit())
-
-
-def test_turns_come_in_order_of_arrival():
-    async def visit():
-        turns, order, gate = Turns(most_waiting=2), [], asyncio.Event()
-
-        async def one(ticket):
-            async with turns.turn(ticket):
-                order.append(ticket)
-                await gate.wait()
-
-        tasks = []
-        for ticket in "abc":
-            tasks.append(asyncio.create_task(one(ticket)))
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert [turns.before(ticket) for ticket in "abcd"] == [0, 1, 2, None]
-        with pytest.raises(Crowded, match="try again"):
-            await one("d")
-        tasks[1].cancel()  # who leaves makes room
-        gate.set()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert order == ["a", "c"]
-        assert [turns.before(ticket) for ticket in "abc"] == [None] * 3
-
-    asyncio.run(visit())
