@@ -119,10 +119,10 @@ def test_train_step(tmp_path, photos):
 
 @pytest.mark.slow
 def test_train_step_over_lists(tmp_path, photos):
-    flags = (*TINY_STEP, f"--folder={photos}/train", "--steps=1", "--rounds=2", "--batch-sizes=2,3", "--devices=2")
+    flags = (*TINY_STEP, f"--folder={photos}/train", "--steps=1", "--rounds=2", "--batch-sizes=2,3", "--devices=1,2")
     out, figures = run("train_step.py", tmp_path, *flags)
     settings = [(row["batch_size"], row["devices"]) for row in figures["rows"]]
-    assert settings == [(2, 2)]
+    assert settings == [(2, 1), (2, 2), (3, 1)]
     assert out.count("does not divide") == 1
     assert all(row["seconds_per_step"]["calls"] == 2 for row in figures["rows"])
     check_train_step(figures)

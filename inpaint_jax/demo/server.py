@@ -139,7 +139,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         data = await photo.read()
         async with turns.turn(ticket, request.is_disconnected):
             pixels = (await run_in_threadpool(_decoded, data, photo.filename or "The file", limits)).pixels
-            lines = await run_in_threadpool(studio.suggest, pixels, min(_PREVIEW_SIDE, max(pixels.shape)))
+            lines = await run_in_threadpool(studio.suggest, pixels, min(_PREVIEW_SIDE, max(pixels.shape[:2])))
         return {"lines": _png(np.where(lines, 255, 0).astype(np.uint8))}
 
     @app.post("/api/fill")

@@ -173,9 +173,7 @@ class Studio:
         _check_shape(photo)
         photo = resize_only(photo, _SKETCH_SIDE)
         height, width = photo.shape[:2]
-        # One program for many shapes: the sides are filled up to multiples of 64.
-        padded = np.pad(photo, ((0, -height % 64), (0, -width % 64), (0, 0)), mode="reflect")
-        edges = pidinet.edge_map(self._edges, padded[None].astype(np.float32) / 255)
+        edges = pidinet.edge_map(self._edges, pidinet.padded(photo)[None].astype(np.float32) / 255)
         lines = sketch_from_edges(np.asarray(edges[0])[:height, :width], scaled=True)
         scale = min(1.0, side / max(height, width))
         return touched(lines, (max(1, round(height * scale)), max(1, round(width * scale))))

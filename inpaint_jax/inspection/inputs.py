@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from inpaint_jax import checkpoints
@@ -22,7 +21,6 @@ BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
 """Of mask ratios, as (low, high]: the paper's."""
 
 _VALIDATION_SEED_OFFSET = 1_000_003  # as in training.feed, of which nothing is imported here; a test compares
-_SKETCHED_MULTIPLE = 64  # as in sketching.run, likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,14 +232,12 @@ def sketch_steps(
     """
     params = pidinet.load(weights)
     source = open_source(data)
-    find_edges = jax.jit(pidinet.edge_map)
     found = []
     for number in range(min(count, len(source))):
         photo = resize_only(source[number], size, resize)
         height, width = photo.shape[:2]
-        padding = ((0, -height % _SKETCHED_MULTIPLE), (0, -width % _SKETCHED_MULTIPLE), (0, 0))
-        padded = np.pad(photo, padding, mode="symmetric").astype(np.float32) / 255
-        edges = np.asarray(find_edges(params, padded[None]))[0, :height, :width]
+        padded = pidinet.padded(photo).astype(np.float32) / 255
+        edges = np.asarray(pidinet.edge_map(params, padded[None]))[0, :height, :width]
         steps = {
             "photo": photo,
             "edge map": edges,

@@ -25,14 +25,6 @@ from inpaint_jax.sketching import tasks
 
 _log = logging.getLogger("inpaint_jax")
 
-_MULTIPLE = 64
-"""Photos are continued by their mirror image until both sides are multiples of this; 256 x 384 stays as it is.
-
-Each shape is compiled anew, in seconds, and so few are left. Besides, PiDiNet's poolings drop an odd last column, and
-its resize stretches what is left over the whole width: at the right of 256 x 341 lines lie up to 5 pixels beside their
-objects. Multiples of 8 are free of that.
-"""
-
 
 class SketchingError(ValueError):
     """Something that whoever asked can mend; the message says how, in one sentence."""
@@ -255,7 +247,7 @@ class _Maker:
     def _batches(
         self, names: list[str], read: Iterator[np.ndarray | UnreadableImage], progress: tqdm
     ) -> Iterator[list[tuple[int, np.ndarray, tuple[int, int]]]]:
-        """Photos of equal shape, filled up by _padded, each with its place among the names and its own size."""
+        """Photos of equal shape, filled up by pidinet.padded, each with its place among the names and its own size."""
         by_shape = collections.defaultdict(list)
         for place, name in enumerate(names):
             photo = next(read)
@@ -263,15 +255,9 @@ class _Maker:
                 _log.warning("Skipped %s, which cannot be read as an image: %s.", name, photo.reason)
                 progress.update()
                 continue
-            padded = _padded(photo)
+            padded = pidinet.padded(photo)
             gathered = by_shape[padded.shape]
             gathered.append((place, padded, photo.shape[:2]))
             if len(gathered) == self._batch_size:
                 yield by_shape.pop(padded.shape)
         yield from by_shape.values()
-
-
-def _padded(photo: np.ndarray) -> np.ndarray:
-    """The photo continued by its mirror image to the right and below, until its sides are multiples of _MULTIPLE."""
-    height, width = photo.shape[:2]
-    return np.pad(photo, ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0)), mode="symmetric")
