@@ -35,7 +35,7 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.data.train = placeholder(str)  # folder:PATH, tfds:NAME[/CONFIG]:SPLIT or skimage:train
     config.data.validation = placeholder(str)
     config.data.test = placeholder(str)
-    config.data.masks = "freeform"  # or folder:PATH
+    config.data.masks = "freeform"  # or mixed (holes of all ratios), or folder:PATH
     config.data.image_size = 256
     config.data.resize = "shortest"  # side to image_size, then crop; "stretch" resizes both sides (as the paper)
     config.data.crop = "random"  # in training; "center" otherwise
@@ -52,6 +52,8 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.model = ConfigDict()
     config.model.sketch = variant == "sketch"  # a fifth input channel: guided by sketches
     config.model.width = 24  # w
+    config.model.fill = "constant"  # what the hole holds at first; or tension_spline, a smooth continuation
+    config.model.output = "image"  # of both stages; or residual, added to the fill inside the hole
     config.model.attention = "mhtma"  # or its siblings: single, contextual (CA), atma
     config.model.heads = 2  # K
     config.model.patch_size = 3  # s
@@ -61,6 +63,8 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.model.discriminator_features = 1024
 
     config.loss = ConfigDict()
+    config.loss.l1 = "mean"  # over all pixels; "by_area" takes one mean over the hole and one over the known pixels
+    config.loss.hole_weight = 6.0  # of the hole's mean, where the other's is 1; for "by_area" alone
     config.loss.coarse_weight = 1.2  # lambda_1
     config.loss.refined_weight = 1.0  # lambda_2
     # lambda_p, of activations scaled by features.vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights
@@ -75,10 +79,14 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.optimizer.discriminator_learning_rate = 1e-4
     config.optimizer.beta1 = 0.5
     config.optimizer.beta2 = 0.9
+    config.optimizer.schedule = "constant"  # of both rates; "cosine" falls to 0 at train.max_steps
+    config.optimizer.warmup_steps = 0  # in which both rates rise from 0
+    config.optimizer.ema_decay = 0.0  # of the generator's moving average, which is then validated and used; 0: none
 
     config.train = ConfigDict()
     config.train.max_steps = placeholder(int)  # no limit by default: early stopping ends the run
-    config.train.patience_epochs = 30.0  # without a better validation loss
+    config.train.select_by = "loss"  # the best checkpoint, and early stopping; "hole_l1" looks into the hole alone
+    config.train.patience_epochs = 30.0  # without a better one
     config.train.patience_steps = placeholder(int)  # the same in steps; whichever comes first
     config.train.validate_every_epochs = 1.0
     config.train.checkpoint_every_steps = 1000  # besides those after each validation

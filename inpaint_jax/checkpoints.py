@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 _FOLDER = "checkpoints"
-_METRIC = "validation_loss"
+_METRIC = "score"
 
 # Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours, and of what
 # read_only changes.
@@ -47,12 +47,12 @@ class Checkpoints:
             preservation_policy=AnyPreservationPolicy(
                 [
                     LatestN(1),
-                    # reverse: BestN keeps the largest, and here the smallest loss is the best.
-                    BestN(get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False),
+                    # reverse: BestN keeps the largest, and here the smallest score is the best.
+                    BestN(get_metric_fn=_score, reverse=True, n=1, keep_checkpoints_without_metrics=False),
                 ]
             ),
             # Without best_fn the metrics are not written down, and a restarted run would not know its best.
-            best_fn=_loss,
+            best_fn=_score,
             best_mode="min",
             cleanup_tmp_directories=True,
         )
@@ -75,7 +75,7 @@ class Checkpoints:
         generator: Any,
         rest: Any,
         progress: Mapping[str, Any],
-        validation_loss: float | None = None,
+        score: float | None = None,
     ) -> None:
         """Starts to save a checkpoint in the background; arrays are copied first, so the caller may donate them.
 
@@ -84,7 +84,7 @@ class Checkpoints:
             generator: parameters.
             rest: any tree of arrays.
             progress: what JSON can hold.
-            validation_loss: makes this a candidate for the best; None if the step was not validated.
+            score: of a validation, lower is better; None if the step was not validated.
 
         Raises:
             RuntimeError: a checkpoint of this step exists already.
@@ -96,7 +96,7 @@ class Checkpoints:
                 rest=ocp.args.StandardSave(rest),
                 progress=ocp.args.JsonSave(dict(progress)),
             ),
-            metrics=None if validation_loss is None else {_METRIC: float(validation_loss)},
+            metrics=None if score is None else {_METRIC: float(score)},
             force=True,
         )
         if not saved:
@@ -171,7 +171,7 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
     folder = Path(workdir).absolute() / _FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoints; give the workdir of a training run.")
-    options = ocp.CheckpointManagerOptions(best_fn=_loss, best_mode="min", read_only=True)
+    options = ocp.CheckpointManagerOptions(best_fn=_score, best_mode="min", read_only=True)
     with ocp.CheckpointManager(folder, options=options) as manager:
         steps = manager.all_steps()
         if step is None:
@@ -188,5 +188,5 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
         return checkpointer.restore(item, like), step
 
 
-def _loss(metrics: Mapping[str, float]) -> float:
+def _score(metrics: Mapping[str, float]) -> float:
     return metrics[_METRIC]

@@ -14,18 +14,25 @@ import jax.numpy as jnp
 # What the two networks may fight by: eqs. (4) and (5), or WGAN-GP, to which the paper compares them in Table II.
 ADVERSARIAL = ("hinge", "wgan_gp")
 
+# How L1 distances are taken: as one mean over all pixels, as in the paper, or one over the hole and one over the rest.
+L1 = ("mean", "by_area")
+
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
     """The weights of eqs. (2) and (6); the defaults are the paper's.
 
     Attributes:
+        l1: how the L1 distances are taken, one of `L1`.
+        hole: weight of the hole in "by_area"; "mean" has no use for it.
         coarse: lambda_1, of the coarse image's L1 distance.
         refined: lambda_2, of the refined image's L1 distance.
         perceptual: lambda_p. At 0 the term is not computed, and needs no VGG.
         adversarial: lambda_adv^G.
     """
 
+    l1: str = "mean"
+    hole: float = 6.0
     coarse: float = 1.2
     refined: float = 1.0
     perceptual: float = 0.004
@@ -43,6 +50,39 @@ def reconstruction_loss(image: jax.Array, target: jax.Array) -> jax.Array:
         [B], means over the elements.
     """
     return jnp.mean(jnp.abs(image - target), axis=(1, 2, 3))
+
+
+def reconstruction_loss_by_area(image: jax.Array, target: jax.Array, mask: jax.Array, hole_weight: float) -> jax.Array:
+    """The L1 distance as one mean over the hole and one over the known pixels, so that no hole is too small to count.
+
+    In the plain mean, a hole of 5 % has 5 % of the weight. Liu et al. 2018 (partial convolutions) weigh holes 6.
+
+    Args:
+        image: [B, H, W, 3] in [0, 1].
+        target: [B, H, W, 3] in [0, 1].
+        mask: [B, H, W], 1 (or True) = missing.
+        hole_weight: of the first mean; that of the second is 1.
+
+    Returns:
+        [B]; a mean over no pixels counts as nothing.
+    """
+    return hole_weight * hole_l1(image, target, mask) + hole_l1(image, target, mask <= 0.5)
+
+
+def hole_l1(image: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean L1 distance inside the hole.
+
+    Args:
+        image: [B, H, W, 3] in [0, 1].
+        target: [B, H, W, 3] in [0, 1].
+        mask: [B, H, W], 1 (or True) = missing.
+
+    Returns:
+        [B]; 0 where nothing is missing.
+    """
+    hole = (mask > 0.5).astype(jnp.float32)
+    distance = jnp.abs(image - target).mean(axis=-1)
+    return jnp.sum(hole * distance, axis=(1, 2)) / jnp.maximum(hole.sum(axis=(1, 2)), 1)
 
 
 def perceptual_loss(features: jax.Array, target_features: jax.Array) -> jax.Array:

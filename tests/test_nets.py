@@ -8,7 +8,8 @@ import pytest
 
 from inpaint_jax.nets import attention, tiles
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
-from inpaint_jax.nets.generator import HOLE_COLOUR, Generator
+from inpaint_jax.nets.fill import HOLE_COLOUR
+from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
 from inpaint_jax.nets.mhtma import MHTMA
 from inpaint_jax.nets.temperature import TemperatureNetwork

@@ -20,6 +20,7 @@ MEAN_ANGLE = 2 * math.pi / 5
 ANGLE_RANGE = 2 * math.pi / 15
 SQUARE_FRACTION = 3 / 8
 LOCAL_CROP_FRACTION = 1 / 2
+MIXED_RATIOS = (0.0, 0.6)
 _RATIO_ATTEMPTS = 200
 
 Missing = Literal["white", "black"]
@@ -230,6 +231,27 @@ class FreeFormMasks:
 
 
 @dataclasses.dataclass(frozen=True)
+class MixedMasks:
+    """Holes of all sizes: with equal chances a training mask of the paper, strokes alone, or strokes of a wanted ratio.
+
+    The wanted ratio is uniform over `MIXED_RATIOS`, so that every bin of the tables by ratio is trained for.
+    """
+
+    size: int
+
+    def draw(self, rng: np.random.Generator, index: int | None = None) -> Mask:
+        """Draws a mask of size x size; `index` makes no difference."""
+        kind = rng.integers(3)
+        if kind == 0:
+            return training_mask(rng, self.size, self.size)
+        if kind == 1:
+            mask = free_form_mask(rng, self.size, self.size)
+        else:
+            mask = free_form_mask_of_ratio(rng, self.size, self.size, *MIXED_RATIOS)
+        return Mask(mask, local_crop_for(rng, mask, local_crop_side(*mask.shape)))
+
+
+@dataclasses.dataclass(frozen=True)
 class FolderMasks:
     """Masks from the image files of a folder, brought to size x size by taking nearest pixels."""
 
@@ -255,7 +277,7 @@ class FolderMasks:
 
 
 def open_masks(spec: str, size: int) -> MaskSource:
-    """Opens what `config.data.masks` names: `freeform`, or `folder:PATH`.
+    """Opens what `config.data.masks` names: `freeform`, `mixed`, or `folder:PATH`.
 
     A folder takes the options `?list=FILE`, as for photos, and `?missing=black` for files in which black marks the
     hole; both are joined by &.
@@ -266,6 +288,8 @@ def open_masks(spec: str, size: int) -> MaskSource:
     """
     if spec == "freeform":
         return FreeFormMasks(size)
+    if spec == "mixed":
+        return MixedMasks(size)
     if spec.startswith("folder:"):
         folder, mark, options = spec.rpartition("?")
         folder, options = (folder, options.split("&")) if mark else (spec, [])
@@ -276,4 +300,4 @@ def open_masks(spec: str, size: int) -> MaskSource:
             raise ValueError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
         others = "&".join(option for option in options if not option.startswith("missing="))
         return FolderMasks(open_source(f"{folder}?{others}" if others else folder), size, missing)
-    raise ValueError(f"Masks {spec!r} are unknown; write freeform or folder:PATH.")
+    raise ValueError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")

@@ -34,7 +34,7 @@ from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.inference import Inpainter
 from inpaint_jax.metrics import GaussianStatistics
-from inpaint_jax.nets.generator import HOLE_COLOUR
+from inpaint_jax.nets.fill import HOLE_COLOUR
 
 _log = logging.getLogger("inpaint_jax")
 

@@ -14,7 +14,7 @@ from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batc
 from inpaint_jax.data.sketches import THRESHOLD, SketchStore, large_components, sketch_from_edges
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
-from inpaint_jax.nets.generator import HOLE_COLOUR
+from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.visualize import network_input
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))

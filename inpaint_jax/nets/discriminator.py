@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from inpaint_jax.nets.convolution import conv_general_dilated
+
 _SLOPE = 0.2
 
 
@@ -51,7 +53,14 @@ class GlobalLocalDiscriminator(nn.Module):
     def _branch(self, x: jax.Array, channels: Sequence[int], name: str, update_stats: bool) -> jax.Array:
         x = 2 * x - 1
         for i, width in enumerate(channels):
-            conv = nn.Conv(width, (5, 5), strides=2, dtype=self.dtype, name=f"{name}_conv_{i}")
+            conv = nn.Conv(
+                width,
+                (5, 5),
+                strides=2,
+                conv_general_dilated=conv_general_dilated,
+                dtype=self.dtype,
+                name=f"{name}_conv_{i}",
+            )
             x = nn.leaky_relu(self._normalised(conv, x, update_stats), _SLOPE)
         dense = nn.Dense(self.features, dtype=self.dtype, name=f"{name}_dense")
         return nn.leaky_relu(self._normalised(dense, x.reshape(len(x), -1), update_stats), _SLOPE)

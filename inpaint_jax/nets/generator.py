@@ -11,11 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from inpaint_jax.nets.attention import downsample_mask
+from inpaint_jax.nets.fill import FILLS
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
 from inpaint_jax.nets.mhtma import head_count, make_attention
-
-# The hole is filled with the ImageNet mean colour (Section IV-B).
-HOLE_COLOUR = (0.485, 0.456, 0.406)
 
 # The networks halve the size twice.
 _STRIDE = 4
@@ -24,6 +22,9 @@ _DILATIONS = (2, 4, 8, 16)
 # Cells of a quarter of the size over which a pixel sees the output of the attention: three convolutions there, two at
 # half the size, three at the full size make 4.75.
 _REACH = 5
+
+# What the two stages give: images, as in the paper, or what is to be added to the fill inside the hole.
+OUTPUTS = ("image", "residual")
 
 # What can be switched off in the refinement (Fig. 8), besides head_0, head_1, ...
 _BRANCHES = ("convolution", "attention")
@@ -34,12 +35,15 @@ class GeneratorOutputs:
     """What the generator hands back; images are float32 in [0, 1].
 
     Attributes:
+        filled: [B, H, W, 3] what the networks start from: the given pixels, and the fill in the hole.
         coarse: [B, H, W, 3] I_c, the first stage's image.
-        refined: [B, H, W, 3] I_out, the second stage's image, everywhere its own.
+        refined: [B, H, W, 3] I_out, the second stage's image; everywhere its own, or with residual outputs the given
+            pixels outside the hole.
         completed: [B, H, W, 3] the given pixels, and `refined` in the hole: what users, metrics and critic see.
         temperatures: [B, K] of the attention heads.
     """
 
+    filled: jax.Array
     coarse: jax.Array
     refined: jax.Array
     completed: jax.Array
@@ -56,6 +60,9 @@ class Generator(nn.Module):
         attention: which one, see `mhtma.make_attention`.
         constant_temperature: of its heads; learned by default.
         temperature_activation: the last one of the temperature network; that of the attention by default.
+        fill: what the hole holds at first, one of `fill.FILLS`.
+        output: of both stages, one of `OUTPUTS`: "image", or "residual", which is added to what is in the hole
+            already. A residual starts near zero, and so near the fill.
         dtype: of the computation; parameters, temperatures and outputs are float32.
     """
 
@@ -65,6 +72,8 @@ class Generator(nn.Module):
     attention: str = "mhtma"
     constant_temperature: float | None = None
     temperature_activation: str | None = None
+    fill: str = "constant"
+    output: str = "image"
     dtype: jnp.dtype = jnp.float32
 
     @classmethod
@@ -106,33 +115,46 @@ class Generator(nn.Module):
             GeneratorOutputs.
 
         Raises:
-            ValueError: the shapes do not fit together, the width is odd, or there is nothing of a name in `without`.
+            ValueError: the shapes do not fit together, the width is odd, there is no such fill or output, or nothing
+                of a name in `without`.
         """
         without = (without,) if isinstance(without, str) else without
         if self.width < 2 or self.width % 2:
             raise ValueError(f"width must be an even number of channels, not {self.width}.")
+        for name, value, choices in (("fill", self.fill, FILLS), ("output", self.output, OUTPUTS)):
+            if value not in choices:
+                raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}.")
         _check(image, mask, sketch)
         _, height, width, _ = image.shape
         hole = (mask > 0.5).astype(jnp.float32)[..., None]
-        known = jnp.where(hole > 0, jnp.asarray(HOLE_COLOUR, jnp.float32), image.astype(jnp.float32))
+        filled = FILLS[self.fill](image, mask)
         guides = hole if sketch is None else jnp.concatenate([hole, (sketch > 0.5)[..., None] * hole], axis=-1)
 
         smallest = _STRIDE * self.patch_size  # one patch must fit into the map that the attention sees
-        known_padded, guides_padded = _pad(known, smallest), _pad(guides, smallest)
-        hole_padded = guides_padded[..., :1]
-        coarse = CoarseNetwork(self.width, dtype=self.dtype, name="coarse")(
-            jnp.concatenate([2 * known_padded - 1, guides_padded], axis=-1)
+        start, guides = 2 * _pad(filled, smallest) - 1, _pad(guides, smallest)
+        missing = guides[..., :1]
+
+        def stage(given: jax.Array, output: jax.Array) -> jax.Array:
+            if self.output == "image":
+                return jnp.tanh(output)
+            # Only the hole: elsewhere there is nothing to add, and no reason to learn that.
+            return jnp.clip(given + missing * output, -1, 1)
+
+        coarse = CoarseNetwork(self.width, small=self.output == "residual", dtype=self.dtype, name="coarse")(
+            jnp.concatenate([start, guides], axis=-1)
         )
+        coarse = stage(start, coarse)
         # The refinement reads the coarse result inside the hole and the given pixels outside it. The gradient of
         # the refinement's losses flows on into the coarse network.
-        cascade = jnp.where(hole_padded > 0, coarse, 2 * known_padded - 1)
-        refined, temperatures = RefinementNetwork(**_fields(self), name="refinement")(
-            jnp.concatenate([cascade, guides_padded], axis=-1), hole_padded[..., 0], margin, without, temperatures
+        cascade = jnp.where(missing > 0, coarse, start)
+        refined, temperatures = RefinementNetwork(**_fields(self), small=self.output == "residual", name="refinement")(
+            jnp.concatenate([cascade, guides], axis=-1), missing[..., 0], margin, without, temperatures
         )
+        refined = stage(cascade, refined)
 
         coarse, refined = ((image[:, :height, :width] + 1) / 2 for image in (coarse, refined))
-        completed = jnp.where(hole > 0, refined, known)
-        return GeneratorOutputs(coarse=coarse, refined=refined, completed=completed, temperatures=temperatures)
+        completed = jnp.where(hole > 0, refined, filled)
+        return GeneratorOutputs(filled, coarse, refined, completed, temperatures)
 
 
 class CoarseNetwork(nn.Module):
@@ -140,15 +162,17 @@ class CoarseNetwork(nn.Module):
 
     Attributes:
         width: w.
+        small: whether outputs start near zero.
         dtype: of the computation.
     """
 
     width: int
+    small: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, 4 or 5] -> I_c [B, H, W, 3] float32 in [-1, 1]; H and W multiples of 4."""
+        """[B, H, W, 4 or 5] -> [B, H, W, 3] float32, which `Generator` makes an image of; H and W multiples of 4."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
         x = conv(w, kernel_size=5)(x)
         x = conv(2 * w, stride=2)(x)
@@ -160,7 +184,7 @@ class CoarseNetwork(nn.Module):
             x = conv(4 * w, dilation=dilation)(x)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
-        return Decoder(w, dtype=self.dtype, name="decoder")(x)
+        return Decoder(w, small=self.small, dtype=self.dtype, name="decoder")(x)
 
 
 class RefinementNetwork(nn.Module):
@@ -173,6 +197,7 @@ class RefinementNetwork(nn.Module):
         attention: which one, see `mhtma.make_attention`.
         constant_temperature: of its heads; learned by default.
         temperature_activation: the last one of the temperature network; that of the attention by default.
+        small: whether outputs start near zero.
         dtype: of the computation.
     """
 
@@ -182,6 +207,7 @@ class RefinementNetwork(nn.Module):
     attention: str = "mhtma"
     constant_temperature: float | None = None
     temperature_activation: str | None = None
+    small: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -203,7 +229,7 @@ class RefinementNetwork(nn.Module):
             temperatures: likewise.
 
         Returns:
-            I_out [B, H, W, 3] float32 in [-1, 1], and the temperatures [B, heads].
+            [B, H, W, 3] float32, which `Generator` makes an image of, and the temperatures [B, heads].
         """
         texture = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
         context, temperatures = AttentionBranch(**_fields(self), name="attention_branch")(
@@ -221,7 +247,7 @@ class RefinementNetwork(nn.Module):
             context = jnp.zeros_like(context)
         both = jnp.concatenate([texture, context], axis=-1)
         both = GatedConv(4 * self.width, dtype=self.dtype, name="fusion")(both)
-        return Decoder(self.width, dtype=self.dtype, name="decoder")(both), temperatures
+        return Decoder(self.width, small=self.small, dtype=self.dtype, name="decoder")(both), temperatures
 
 
 class ConvolutionBranch(nn.Module):
@@ -311,22 +337,24 @@ class Decoder(nn.Module):
 
     Attributes:
         width: w.
+        small: whether outputs start near zero.
         dtype: of the convolutions.
     """
 
     width: int
+    small: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H/4, W/4, 4w] -> [B, H, W, 3] float32 in [-1, 1]."""
+        """[B, H/4, W/4, 4w] -> [B, H, W, 3] float32, not bounded."""
         w = self.width
         x = UpsampledGatedConv(2 * w, dtype=self.dtype, name="up_0")(x)
         x = GatedConv(2 * w, dtype=self.dtype, name="gated_0")(x)
         x = UpsampledGatedConv(w, dtype=self.dtype, name="up_1")(x)
         x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
-        x = nn.Conv(3, (3, 3), dtype=self.dtype, name="image")(x)
-        return jnp.tanh(x.astype(jnp.float32))
+        init = nn.initializers.variance_scaling(1e-4 if self.small else 1.0, "fan_in", "truncated_normal")
+        return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
 
 
 def _fields(module: nn.Module) -> dict[str, Any]:

@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from inpaint_jax.losses import ADVERSARIAL
+from inpaint_jax.losses import ADVERSARIAL, L1
+from inpaint_jax.nets.fill import FILLS
+from inpaint_jax.nets.generator import OUTPUTS
 from inpaint_jax.nets.mhtma import KINDS
 from inpaint_jax.nets.temperature import ACTIVATIONS
+
+SCHEDULES = ("constant", "cosine")
+SELECTIONS = ("loss", "hole_l1")
 
 _POSITIVE_INTEGERS = (
     "batch_size",
@@ -23,6 +28,7 @@ _POSITIVE = ("train.validate_every_epochs", "train.patience_epochs")
 _NOT_NEGATIVE = (
     "data.workers",
     "train.samples",
+    "loss.hole_weight",
     "loss.coarse_weight",
     "loss.refined_weight",
     "loss.perceptual_weight",
@@ -30,12 +36,18 @@ _NOT_NEGATIVE = (
     "loss.gradient_penalty_weight",
     "optimizer.generator_learning_rate",
     "optimizer.discriminator_learning_rate",
+    "optimizer.warmup_steps",
 )
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "data.resize": ("shortest", "stretch"),
     "data.crop": ("random", "center"),
+    "loss.l1": L1,
     "loss.adversarial": ADVERSARIAL,
+    "model.fill": tuple(FILLS),
+    "model.output": OUTPUTS,
+    "optimizer.schedule": SCHEDULES,
+    "train.select_by": SELECTIONS,
     "model.attention": KINDS,
     "model.temperature_activation": (None, *ACTIVATIONS),
 }
@@ -75,6 +87,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     demand("data.image_size", size >= 16, "at least 16")
     demand("seed", 0 <= seed < 2**31, "between 0 and 2^31")
     demand("data.flip", 0 <= flip <= 1, "a probability")
+    demand("optimizer.ema_decay", 0 <= config["optimizer"]["ema_decay"] < 1, "0, or a decay below 1 such as 0.999")
+    if config["optimizer"]["schedule"] == "cosine":
+        demand("train.max_steps", config["train"]["max_steps"] is not None, "given, for the cosine schedule to end at")
     demand("data.sketch_dropout", 0 <= config["data"]["sketch_dropout"] <= 1, "a share from 0 to 1")
     if not config["model"]["sketch"]:
         for name in ("data.sketches", "data.validation_sketches"):

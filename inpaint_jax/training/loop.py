@@ -44,7 +44,7 @@ from inpaint_jax.training.feed import Feed
 from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
-from inpaint_jax.training.schedule import Schedule
+from inpaint_jax.training.schedule import Schedule, learning_rate
 from inpaint_jax.training.state import TrainState, create_state
 from inpaint_jax.training.validation import sample_sheet, validate
 from inpaint_jax.training.workdir import check_workdir, claim_workdir, flatten
@@ -92,6 +92,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         check_workdir(workdir, config.to_dict())
     sharding.check_batch_size(config.batch_size)
     weights = LossWeights(
+        l1=config.loss.l1,
+        hole=config.loss.hole_weight,
         coarse=config.loss.coarse_weight,
         refined=config.loss.refined_weight,
         perceptual=config.loss.perceptual_weight,
@@ -99,7 +101,9 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     )
     vgg_params = vgg.load(config.loss.vgg_weights) if weights.perceptual else None
     feed, plan = _open_feed(config, workdir)
-    schedule = Schedule.from_epochs(feed.steps_per_epoch, **{k: v for k, v in config.train.items() if k != "samples"})
+    schedule = Schedule.from_epochs(
+        feed.steps_per_epoch, **{k: v for k, v in config.train.items() if k not in ("samples", "select_by")}
+    )
     dtype = jnp.dtype(config.dtype)
     generator = Generator.from_fields(config.model, dtype)
     discriminator = GlobalLocalDiscriminator(
@@ -109,15 +113,18 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         spectral_norm=config.loss.adversarial == "hinge",
     )
     optimizers = tuple(
-        optax.adam(rate, b1=config.optimizer.beta1, b2=config.optimizer.beta2)
-        for rate in (config.optimizer.generator_learning_rate, config.optimizer.discriminator_learning_rate)
+        optax.adam(learning_rate(config, peak), b1=config.optimizer.beta1, b2=config.optimizer.beta2)
+        for peak in (config.optimizer.generator_learning_rate, config.optimizer.discriminator_learning_rate)
     )
+    average = config.optimizer.ema_decay > 0
     crop_size = local_crop_side(feed.size, feed.size)
     _check_same_on_all_hosts(plan.found, feed)
 
     def new_state(key: jax.Array) -> TrainState:
         sizes = {"image_size": feed.size, "crop_size": crop_size}
-        return create_state(key, generator, discriminator, *optimizers, **sizes, sketch=config.model.sketch)
+        return create_state(
+            key, generator, discriminator, *optimizers, **sizes, sketch=config.model.sketch, average=average
+        )
 
     # rbg: the parameters are drawn by some hundred small programs, and threefry takes three times as long to compile.
     key = jax.random.key(config.seed, impl="rbg")
@@ -139,6 +146,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         crop_size=crop_size,
         adversarial=config.loss.adversarial,
         gradient_penalty_weight=config.loss.gradient_penalty_weight,
+        ema_decay=config.optimizer.ema_decay,
         seed=config.seed,
     )
     functions = _Functions(
@@ -168,7 +176,19 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
         else:
             state, progress, saved_with = _restore(checkpoints, step, shapes, mesh)
         kept = _fingerprint(stores, feed)
-        run = _Run(workdir, feed, schedule, functions, mesh, checkpoints, progress, vgg_params, samples, kept)
+        run = _Run(
+            workdir,
+            feed,
+            schedule,
+            functions,
+            mesh,
+            checkpoints,
+            progress,
+            vgg_params,
+            samples,
+            kept,
+            config.train.select_by,
+        )
         if saved_with:
             _compare(saved_with, run.fingerprint(), workdir)
         run.until_done(state)
@@ -198,6 +218,7 @@ class _Run:
     vgg_params: Any
     samples: Mapping[str, np.ndarray] | None
     sketches: Mapping[str, Mapping[str, Any]]
+    select_by: str
 
     def until_done(self, state: TrainState) -> None:
         """Trains from the given state until the run is over or asked to stop."""
@@ -268,8 +289,8 @@ class _Run:
         stale = step - self.progress.best_step
         if stale >= self.schedule.patience:
             return (
-                f"the validation loss has not fallen for {stale / self.schedule.steps_per_epoch:.1f} epochs since "
-                f"step {self.progress.best_step} (train.patience_epochs, train.patience_steps)."
+                f"the validation's {self.select_by} has not fallen for {stale / self.schedule.steps_per_epoch:.1f} "
+                f"epochs since step {self.progress.best_step} (train.patience_epochs, train.patience_steps)."
             )
         return None
 
@@ -277,43 +298,44 @@ class _Run:
         batches = self.feed.validation_batches()
         # What the model does where nobody drew: asked of those alone that are trained for it.
         unguided = self.feed.validation_sketches is not None and self.feed.sketch_dropout > 0
-        means = validate(
-            self.functions.validate, state.generator, batches, self.vgg_params, self.mesh, unguided=unguided
-        )
-        if not math.isfinite(means["loss"]):
-            raise TrainingDivergedError(f"the validation loss is {means['loss']} at step {step}")
-        best = self.progress.update(step, means["loss"])
+        params = getattr(state, state.published)
+        means = validate(self.functions.validate, params, batches, self.vgg_params, self.mesh, unguided=unguided)
+        score = means[self.select_by]
+        if not math.isfinite(score):
+            raise TrainingDivergedError(f"the validation's {self.select_by} is {score} at step {step}")
+        best = self.progress.update(step, score)
         sheet = None
         if self.samples:
-            sheet = sample_sheet(self.functions.predict, state.generator, self.samples, self.mesh)
+            sheet = sample_sheet(self.functions.predict, params, self.samples, self.mesh)
         if writer:
             validation = {f"validation/{name}": value for name, value in means.items()}
             writer.write(step, step / self.schedule.steps_per_epoch, validation)
             if sheet is not None:
                 writer.write_sheet(step, sheet)
         # Last, so that a run killed before this validates once more, and drops the line written above.
-        self._save(state, step, validation_loss=means["loss"])
+        self._save(state, step, score)
         _log.info(
-            "step %d: validation loss %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean %.2f, ImageNet %.2f)%s",
+            "step %d: validation %s %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean %.2f, fill %.2f)%s",
             step,
-            means["loss"],
-            " (best so far)" if best else f" (best {self.progress.best_loss:.4f} at step {self.progress.best_step})",
+            self.select_by,
+            score,
+            " (best so far)" if best else f" (best {self.progress.best_score:.4f} at step {self.progress.best_step})",
             means["psnr"],
             means["hole_psnr"],
             means["hole_psnr_mean_fill"],
-            means["hole_psnr_imagenet_fill"],
+            means["hole_psnr_fill"],
             f", without sketches {means['hole_psnr_unguided']:.2f} dB" if unguided else "",
         )
 
-    def _save(self, state: TrainState, step: int, validation_loss: float | None = None) -> None:
+    def _save(self, state: TrainState, step: int, score: float | None = None) -> None:
         if self.checkpoints.latest_step() == step:
             return  # a resumed run, whose new schedule asks again for what it started from
         self.checkpoints.save(
             step,
-            generator=state.generator,
+            generator=getattr(state, state.published),
             rest=_rest(state),
             progress=dataclasses.asdict(self.progress) | self.fingerprint(),
-            validation_loss=validation_loss,
+            score=score,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -344,7 +366,7 @@ class _Run:
         if jax.process_index() == 0:
             training_curves(read_metrics(self.workdir)).savefig(self.workdir / "curves.png", dpi=100)
         if reason := self._over(step):
-            _log.info("Done: %s Best validation loss at step %d.", reason, self.progress.best_step)
+            _log.info("Done: %s The best checkpoint is of step %d.", reason, self.progress.best_step)
         else:
             command = shlex.join(["python", *sys.argv])
             _log.info("Stopped at step %d, all saved. Go on with the same command: %s", step, command)
@@ -426,16 +448,17 @@ def _restore(
     """The state, how far the run had come, and what it was saved with."""
     everywhere = sharding.replicated(mesh)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
-    generator, rest, progress = checkpoints.restore(step, generator=like.generator, rest=_rest(like))
+    published, rest, progress = checkpoints.restore(step, generator=getattr(like, like.published), rest=_rest(like))
     _log.info("Going on from the checkpoint of step %d.", step)
     names = [field.name for field in dataclasses.fields(Progress)]
     progress, saved_with = {name: progress.pop(name) for name in names}, progress
-    return TrainState(generator=generator, **rest), Progress(**progress), saved_with
+    return TrainState(**{like.published: published}, **rest), Progress(**progress), saved_with
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-    """All of the state but the generator, which is a checkpoint item of its own."""
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "generator"}
+    """All of the state but the parameters to publish, which are a checkpoint item of their own."""
+    names = (field.name for field in dataclasses.fields(state))
+    return {name: getattr(state, name) for name in names if name != state.published}
 
 
 def _write_parameter_table(workdir: Path, shapes: TrainState) -> None:

@@ -1,4 +1,4 @@
-"""How far a run has come by its validation loss: what early stopping and resuming go by."""
+"""How far a run has come by its validations: what early stopping and resuming go by."""
 
 import dataclasses
 
@@ -8,27 +8,27 @@ class Progress:
     """Saved with every checkpoint.
 
     Attributes:
-        best_loss: the lowest validation loss so far, None before the first validation.
+        best_score: the lowest score of a validation so far (see config.train.select_by), None before the first one.
         best_step: the step that it is of.
         validated_step: the last step that was validated; a restarted run does not validate it again.
     """
 
-    best_loss: float | None = None
+    best_score: float | None = None
     best_step: int = 0
     validated_step: int = -1
 
-    def update(self, step: int, loss: float) -> bool:
-        """Takes a validation loss into account.
+    def update(self, step: int, score: float) -> bool:
+        """Takes a validation into account.
 
         Args:
             step: that was validated.
-            loss: its validation loss.
+            score: lower is better.
 
         Returns:
             whether it is the best so far.
         """
         self.validated_step = step
-        if self.best_loss is not None and loss >= self.best_loss:
+        if self.best_score is not None and score >= self.best_score:
             return False
-        self.best_loss, self.best_step = loss, step
+        self.best_score, self.best_step = score, step
         return True

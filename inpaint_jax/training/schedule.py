@@ -1,7 +1,11 @@
-"""When what happens in a run, in steps."""
+"""When what happens in a run, in steps; and how fast it learns at each of them."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
+
+import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,3 +49,16 @@ class Schedule:
             checkpoint_every=checkpoint_every_steps,
             log_every=log_every_steps,
         )
+
+
+def learning_rate(config: Mapping[str, Any], peak: float) -> optax.ScalarOrSchedule:
+    """The learning rate by the number of updates, by `config.optimizer.schedule` and `.warmup_steps`.
+
+    Args:
+        config: of the run; "cosine" needs its train.max_steps.
+        peak: the rate after the warm-up.
+    """
+    warmup = config["optimizer"]["warmup_steps"]
+    if config["optimizer"]["schedule"] == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, config["train"]["max_steps"])
+    return optax.linear_schedule(0.0, peak, warmup) if warmup else peak

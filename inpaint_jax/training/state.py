@@ -16,6 +16,7 @@ class TrainState:
     Attributes:
         step: int32 scalar, steps done.
         generator: parameters of the generator.
+        average: their exponential moving average; empty if none is kept.
         discriminator: parameters of the discriminator.
         spectral: the discriminator's `batch_stats`: the power iteration of its spectral norms; empty without them.
         generator_optimizer: optax state.
@@ -24,10 +25,16 @@ class TrainState:
 
     step: jax.Array
     generator: Any
+    average: Any
     discriminator: Any
     spectral: Any
     generator_optimizer: Any
     discriminator_optimizer: Any
+
+    @property
+    def published(self) -> str:
+        """The name of the parameters to validate, sample and use: "average" if there is one, else "generator"."""
+        return "average" if self.average else "generator"
 
 
 def create_state(
@@ -40,6 +47,7 @@ def create_state(
     image_size: int,
     crop_size: int,
     sketch: bool = False,
+    average: bool = False,
 ) -> TrainState:
     """The state before the first step; a function of `key` alone.
 
@@ -52,6 +60,7 @@ def create_state(
         image_size: side of the training images; it fixes the discriminator's dense layers.
         crop_size: side of the discriminator's local crop.
         sketch: whether the generator has a fifth input channel, for sketches.
+        average: whether to keep a moving average of the generator.
 
     Returns:
         TrainState at step 0.
@@ -64,6 +73,7 @@ def create_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=params,
+        average=jax.tree.map(jnp.copy, params) if average else {},
         discriminator=critic["params"],
         spectral=critic.get("batch_stats", {}),
         generator_optimizer=generator_optimizer.init(params),

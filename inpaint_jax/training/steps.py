@@ -11,7 +11,7 @@ import optax
 from inpaint_jax import losses, metrics
 from inpaint_jax.features import vgg
 from inpaint_jax.nets.discriminator import local_crops
-from inpaint_jax.nets.generator import HOLE_COLOUR, GeneratorOutputs
+from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -27,6 +27,7 @@ def make_train_step(
     crop_size: int,
     adversarial: str = "hinge",
     gradient_penalty_weight: float = 10.0,
+    ema_decay: float = 0.0,
     seed: int = 0,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step: the discriminator learns from this batch, then the generator from the new discriminator.
@@ -46,6 +47,8 @@ def make_train_step(
         crop_size: side of the discriminator's local crop.
         adversarial: one of `losses.ADVERSARIAL`.
         gradient_penalty_weight: lambda of WGAN-GP; "hinge" has no use for it.
+        ema_decay: of the generator's moving average, if the state has one. It starts lower: after n steps it is at
+            most (1 + n) / (10 + n), so that the untrained parameters are soon forgotten.
         seed: with the step, all that the images between real and completed ones depend on, in WGAN-GP.
 
     Returns:
@@ -100,7 +103,7 @@ def make_train_step(
         critic = optax.apply_updates(state.discriminator, d_updates)
 
         def generator_loss(outputs: GeneratorOutputs):
-            terms = _reconstruction_terms(outputs, target, vgg_params, weights)
+            terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
             logits = criticise(critic, judged["spectral"], outputs.completed, update_stats=False)
             terms["adversarial"] = losses.hinge_generator_loss(logits)
             return losses.generator_objective(terms, weights).mean(), terms
@@ -108,10 +111,13 @@ def make_train_step(
         (g_loss, terms), output_grads = jax.value_and_grad(generator_loss, has_aux=True)(outputs)
         (g_grads,) = pull_back(output_grads)
         g_updates, g_optimizer = generator_optimizer.update(g_grads, state.generator_optimizer, state.generator)
+        params = optax.apply_updates(state.generator, g_updates)
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
 
         new_state = TrainState(
             step=state.step + 1,
-            generator=optax.apply_updates(state.generator, g_updates),
+            generator=params,
+            average=optax.incremental_update(params, state.average, 1 - decay) if state.average else {},
             discriminator=critic,
             spectral=judged["spectral"],
             generator_optimizer=g_optimizer,
@@ -151,17 +157,18 @@ def make_validation_step(
     def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
         target = _to_float(batch["image"])
         outputs = generator.apply({"params": params}, target, batch["mask"], batch.get("sketch"))
-        terms = _reconstruction_terms(outputs, target, vgg_params, weights)
+        terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
         per_image = {f"loss/{name}": value for name, value in terms.items()}
         per_image["loss"] = losses.generator_objective(terms, weights)
         per_image["mae"] = metrics.mean_absolute_error(outputs.completed, target)
         per_image["psnr"] = metrics.psnr(outputs.completed, target)
+        per_image["hole_l1"] = losses.hole_l1(outputs.refined, target, batch["mask"])
         per_image["hole_psnr"] = metrics.hole_psnr(outputs.refined, target, batch["mask"])
         per_image["hole_psnr_coarse"] = metrics.hole_psnr(outputs.coarse, target, batch["mask"])
-        # What a model has to beat: the colour that it is given, and the mean colour of the pixels that it is given.
-        fills = {"imagenet_fill": jnp.asarray(HOLE_COLOUR), "mean_fill": _mean_known_colour(target, batch["mask"])}
-        for name, colour in fills.items():
-            per_image[f"hole_psnr_{name}"] = metrics.hole_psnr(colour, target, batch["mask"])
+        # What a model has to beat: the fill that it starts from, and the mean colour of the pixels that it is given.
+        fills = {"fill": outputs.filled, "mean_fill": _mean_known_colour(target, batch["mask"])}
+        for name, image in fills.items():
+            per_image[f"hole_psnr_{name}"] = metrics.hole_psnr(image, target, batch["mask"])
         for i in range(outputs.temperatures.shape[-1]):
             per_image[f"temperature/head_{i}"] = outputs.temperatures[:, i]
         counted = batch["weight"] > 0
@@ -169,7 +176,7 @@ def make_validation_step(
         with_hole = counted & (batch["mask"] > 0.5).any(axis=(1, 2))
         sums = {}
         for name, value in per_image.items():
-            counts = with_hole if "psnr" in name else counted
+            counts = with_hole if "psnr" in name or name == "hole_l1" else counted
             # where, not a product: what is left out may be inf.
             sums[name] = (jnp.sum(jnp.where(counts, value, 0.0)), jnp.sum(counts))
         return sums
@@ -178,13 +185,15 @@ def make_validation_step(
 
 
 def _reconstruction_terms(
-    outputs: GeneratorOutputs, target: jax.Array, vgg_params: Any, weights: losses.LossWeights
+    outputs: GeneratorOutputs, target: jax.Array, mask: jax.Array, vgg_params: Any, weights: losses.LossWeights
 ) -> dict[str, jax.Array]:
     """The terms of eq. (6) that need no discriminator, each [B]."""
-    terms = {
-        "coarse": losses.reconstruction_loss(outputs.coarse, target),
-        "refined": losses.reconstruction_loss(outputs.refined, target),
-    }
+    terms = {}
+    for name, image in (("coarse", outputs.coarse), ("refined", outputs.refined)):
+        if weights.l1 == "by_area":
+            terms[name] = losses.reconstruction_loss_by_area(image, target, mask, weights.hole)
+        else:
+            terms[name] = losses.reconstruction_loss(image, target)
     if weights.perceptual:
         terms["perceptual"] = vgg.PERCEPTUAL_SCALE * losses.perceptual_loss(
             vgg.relu1_2(vgg_params, outputs.coarse), vgg.relu1_2(vgg_params, target)

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from inpaint_jax.nets.generator import HOLE_COLOUR, GeneratorOutputs
+from inpaint_jax.nets.fill import HOLE_COLOUR
+from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.training import sharding
 from inpaint_jax.visualize import image_sheet, network_input
 

@@ -15,6 +15,9 @@ FREE_FIELDS = (
     *("data.sketches", "data.validation_sketches", "data.pidinet_weights"),
 )
 
+# Among these, what does change a run: scores of one kind cannot be compared with those of another.
+BOUND_FIELDS = ("train.select_by",)
+
 # Fields that came later, with what every run did before they were there: a run whose config lacks them can go on.
 LATER_FIELDS = {
     "model.attention": "mhtma",
@@ -42,7 +45,7 @@ def check_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
         differing = [
             f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and not name.startswith(FREE_FIELDS)
+            if old.get(name) != new.get(name) and (name in BOUND_FIELDS or not name.startswith(FREE_FIELDS))
         ]
         if differing:
             raise ValueError(

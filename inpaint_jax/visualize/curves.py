@@ -51,7 +51,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
             "validation/hole_psnr": "refined",
             "validation/hole_psnr_coarse": "coarse",
             "validation/hole_psnr_mean_fill": "mean colour of the known pixels",
-            "validation/hole_psnr_imagenet_fill": "ImageNet's mean colour",
+            "validation/hole_psnr_fill": "the fill that the model starts from",
             "validation/hole_psnr_unguided": "refined, without sketches",
         },
         title="Validation: PSNR inside the hole",
