@@ -19,7 +19,11 @@ _MASKS = flags.DEFINE_string(
 _PAIRING = flags.DEFINE_enum(
     "pairing", "every_bin", ["every_bin", "once"], "Each image once in every bin of mask ratios, or with one mask."
 )
-_METHODS = flags.DEFINE_list("methods", [], "Methods beside the models: mean, telea, navier_stokes, biharmonic.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    [],
+    "Methods beside the models: mean, telea, navier_stokes, biharmonic, patchmatch, tension_spline (a model's fill).",
+)
 _SIZE = flags.DEFINE_integer("size", None, "Side of the images; config.data.image_size.")
 _SKETCHES = flags.DEFINE_string(
     "sketches", "none", "For models guided by sketches: a folder of python -m inpaint_jax.sketching, made of the data."

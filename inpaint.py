@@ -27,7 +27,6 @@ _INVERT_SKETCH = flags.DEFINE_bool(
     "invert_sketch", False, "Black = line: a drawing on white paper; not needed for a transparent ground."
 )
 _RESIZE = flags.DEFINE_bool("resize_mask", False, "Bring a mask or sketch of another size to that of its photo.")
-_BLEND = flags.DEFINE_float("blend", 0.0, "Soften the seam of colours inside the hole, over this many pixels.")
 flags.mark_flags_as_required(["checkpoint", "image", "output"])
 
 
@@ -42,9 +41,7 @@ def main(argv: list[str]) -> int | str:
     from inpaint_jax.compilation import keep_programs
 
     keep_programs()
-    rules = inpainting.HoleRules(
-        invert=_INVERT.value, resize=_RESIZE.value, blend=_BLEND.value, invert_sketch=_INVERT_SKETCH.value
-    )
+    rules = inpainting.HoleRules(invert=_INVERT.value, resize=_RESIZE.value, invert_sketch=_INVERT_SKETCH.value)
     try:
         summary = inpainting.inpaint_files(
             _CHECKPOINT.value, _IMAGE.value, _OUTPUT.value, _MASK.value, _SKETCH.value, step=_STEP.value, rules=rules

@@ -69,7 +69,7 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.loss.refined_weight = 1.0  # lambda_2
     # lambda_p, of activations scaled by features.vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights
     config.loss.perceptual_weight = 0.004
-    config.loss.adversarial_weight = 0.01  # lambda_adv^G
+    config.loss.adversarial_weight = 0.01  # lambda_adv^G; 0 trains without the discriminator, and saves its time
     config.loss.adversarial = "hinge"  # with spectral norms; "wgan_gp" has a gradient penalty instead (Table II)
     config.loss.gradient_penalty_weight = 10.0  # lambda of WGAN-GP (Gulrajani et al. 2017); for "wgan_gp" alone
     config.loss.vgg_weights = placeholder(str)  # a file; downloaded into the cache by default

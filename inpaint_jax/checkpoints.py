@@ -22,6 +22,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 _FOLDER = "checkpoints"
 _METRIC = "score"
+_FORMER_METRIC = "validation_loss"  # of runs that knew no other
 
 # Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours, and of what
 # read_only changes.
@@ -189,4 +190,4 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-    return metrics[_METRIC]
+    return metrics[_METRIC] if _METRIC in metrics else metrics[_FORMER_METRIC]

@@ -31,7 +31,7 @@ class Prediction:
     Attributes:
         completed: uint8 [B, H, W, 3], the given pixels as they were, and `refined` in the hole.
         coarse: uint8 [B, H, W, 3], the first stage's image.
-        refined: uint8 [B, H, W, 3], the second stage's image; its own everywhere, or as far as the `margin` goes.
+        refined: uint8 [B, H, W, 3], the second stage's image; see `GeneratorOutputs`, and as far as the `margin` goes.
         temperatures: float32 [B, K] of the attention heads.
     """
 

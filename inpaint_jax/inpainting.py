@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from inpaint_jax.blending import blend_seam
 from inpaint_jax.data.images import UnreadableImage
 from inpaint_jax.data.masks import read_mask
 from inpaint_jax.data.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format, write_bytes
@@ -36,20 +34,18 @@ class InpaintingError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class HoleRules:
-    """How a photo's hole is found and filled.
+    """How a photo's hole, and the lines in it, are found.
 
     Attributes:
         invert: black (or opaque) = missing, instead of white (or transparent).
         resize: bring a mask or sketch of another size to that of its photo, a mask by taking nearest pixels, a
             sketch so that no line gets lost; an error otherwise.
-        blend: radius of the soft seam in pixels, see `blending.blend_seam`; 0 for none.
         invert_sketch: black = line, instead of white. Of no account for a sketch with transparent parts: there, what is
             drawn is a line, whatever its colour.
     """
 
     invert: bool = False
     resize: bool = False
-    blend: float = 0.0
     invert_sketch: bool = False
 
 
@@ -83,7 +79,7 @@ def inpaint_files(
         sketch: for a model that is guided by sketches: a file, or a folder, as with masks. White = line, or, in files
             with transparent parts, opaque = line; smoothed lines count from a quarter of their strength on.
         step: which checkpoint of a workdir; the best one by default.
-        rules: how the hole is found and filled.
+        rules: how hole and lines are found.
 
     Returns:
         Summary.
@@ -93,8 +89,6 @@ def inpaint_files(
             for one that needs it, one path for both mask and sketch, or a photo would be overwritten.
     """
     rules = rules or HoleRules()
-    if rules.blend < 0:
-        raise InpaintingError(f"The radius of the soft seam must be 0 or more pixels, not {rules.blend:g}.")
     masks, sketches = _Guides("mask", mask), _Guides("sketch", sketch)
     for kind, other in (("mask", masks.path), ("image", Path(image).expanduser())):
         if sketches.path and other and other.exists() and sketches.path.samefile(other):
@@ -156,7 +150,7 @@ def inpaint_file(
         photo: a file.
         mask: a file, or None for the photo's alpha channel.
         output: the file to write; its folder is made.
-        rules: how the hole is found and filled.
+        rules: how hole and lines are found.
         sketch: a file, for a model that is guided by sketches; see `inpaint_files`. One without a line in the hole is
             taken with a warning.
 
@@ -191,18 +185,15 @@ def inpaint_file(
         )
     if lines is not None and not (lines & hole).any():
         logger.warning("The sketch %s has no line in the hole of %s, which is filled as without one.", sketch, photo)
-    guides = {"sketches": None if lines is None else lines[None], "margin": math.ceil(2 * rules.blend)}
     try:
-        prediction = inpainter.predict(like.pixels[None], hole[None], **guides)
+        sketches = None if lines is None else lines[None]
+        completed = inpainter.predict(like.pixels[None], hole[None], sketches, margin=0).completed[0]
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InpaintingError(
             f"{photo}, {_size(hole)}, is too large for the memory of this device; make the photo smaller."
         ) from error
-    completed = prediction.completed[0]
-    if rules.blend:
-        completed = blend_seam(completed, prediction.refined[0], hole, rules.blend)
     return save_photo(output, completed, dataclasses.replace(like, alpha=None) if mask is None else like)
 
 

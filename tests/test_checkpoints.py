@@ -16,9 +16,9 @@ def rest(value):
     return {"step": jnp.int32(value), "optimizer": (tree(value), ())}
 
 
-def save(checkpoints, step, loss=None):
-    progress = {"best_loss": loss, "best_step": step}
-    checkpoints.save(step, generator=tree(step), rest=rest(step), progress=progress, validation_loss=loss)
+def save(checkpoints, step, score=None):
+    progress = {"best_score": score, "best_step": step}
+    checkpoints.save(step, generator=tree(step), rest=rest(step), progress=progress, score=score)
 
 
 def test_round_trip(tmp_path):
@@ -29,14 +29,14 @@ def test_round_trip(tmp_path):
         generator, others, progress = checkpoints.restore(7, generator=tree(0), rest=rest(0))
     jax.tree.map(np.testing.assert_array_equal, generator, tree(7))
     jax.tree.map(np.testing.assert_array_equal, others, rest(7))
-    assert progress == {"best_loss": 0.5, "best_step": 7}
+    assert progress == {"best_score": 0.5, "best_step": 7}
 
 
 def test_keeps_the_best_and_the_latest_even_after_a_restart(tmp_path):
     for steps in ([(0, 3.0), (5, None), (10, 1.0)], [(15, None), (20, 2.0), (25, None)]):
         with Checkpoints(tmp_path) as checkpoints:
-            for step, loss in steps:
-                save(checkpoints, step, loss)
+            for step, score in steps:
+                save(checkpoints, step, score)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["10", "25"]
     params, step = load_generator(tmp_path)
     assert step == 10

@@ -19,12 +19,12 @@ MAY_IMPORT = {
     "train": "training.loop compilation",
     "evaluate": "evaluation compilation",
     "inpaint": "inpainting compilation",
-    "demo": "inference export blending data features compilation",
+    "demo": "inference export data features compilation",
     "configs": "",
     # the two entries and what they share
     "training.loop": "training checkpoints data writers visualize features losses metrics nets",
     "evaluation": "inference checkpoints data writers visualize features losses metrics nets",
-    "inpainting": "inference export data blending",
+    "inpainting": "inference export data",
     "inspection": "inference checkpoints data visualize features metrics nets",
     "widgets": "inspection inference visualize",
     "inference": "export checkpoints data visualize features nets",
@@ -43,7 +43,6 @@ MAY_IMPORT = {
     "data": "",
     "writers": "",
     "visualize": "",
-    "blending": "",
     "compilation": "features",
     # the ground floor
     "features": "",

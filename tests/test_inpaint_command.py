@@ -12,7 +12,6 @@ from PIL import Image
 from skimage import data
 
 from inpaint_jax import inpainting
-from inpaint_jax.blending import blend_seam
 from inpaint_jax.data.images import read_image
 from inpaint_jax.export import export
 from inpaint_jax.inpainting import HoleRules, InpaintingError, inpaint_files
@@ -330,40 +329,3 @@ def test_what_makes_no_sense_gets_a_sentence(tmp_path, model):
             inpaint_files(*arguments)
     with pytest.raises(InpaintingError, match="alone, not of step 9"):
         inpaint_files(model, photo, output, step=9)
-    with pytest.raises(InpaintingError, match="radius of the soft seam"):
-        inpaint_files(model, photo, output, rules=HoleRules(blend=-1))
-
-
-# The soft seam.
-
-
-def test_blending_removes_an_offset_at_the_border_and_nothing_else():
-    truth = data.astronaut()[100:200, 100:200]
-    hole = np.zeros((100, 100), bool)
-    hole[25:75, 25:75] = True
-    refined = np.clip(truth + np.array([9, -12, 6]), 0, 255).astype(np.uint8)  # the right picture, off in colour
-    completed = np.where(hole[..., None], refined, truth)
-    blended = blend_seam(completed, refined, hole, 12)
-    np.testing.assert_array_equal(blended[~hole], truth[~hole])
-    middle = np.s_[38:62, 38:62]
-    np.testing.assert_array_equal(blended[middle], completed[middle])
-
-    def error(image):
-        return np.abs(image[25:75, 25].astype(int) - truth[25:75, 25]).mean()
-
-    assert error(completed) > 5
-    assert error(blended) < 1
-
-
-@pytest.mark.parametrize("hole", [np.zeros((5, 7), bool), np.ones((5, 7), bool)])
-def test_blending_without_a_seam_changes_nothing(hole):
-    image = PHOTO[:5, :7]
-    np.testing.assert_array_equal(blend_seam(image, 255 - image, hole, 3), image)
-
-
-def test_blend_flag_changes_the_hole_alone(model, tmp_path):
-    photo, mask = save(tmp_path / "photo.png", PHOTO), save(tmp_path / "hole.png", HOLE)
-    inpaint_files(model, photo, tmp_path / "hard.png", mask)
-    inpaint_files(model, photo, tmp_path / "soft.png", mask, rules=HoleRules(blend=4))
-    check(tmp_path / "soft.png")
-    assert (read_image(tmp_path / "soft.png") != read_image(tmp_path / "hard.png")).any()

@@ -21,6 +21,53 @@ def test_reconstruction_is_the_mean_over_elements(images):
     np.testing.assert_array_equal(losses.reconstruction_loss(a, a), 0)
 
 
+def hole_of(*areas):
+    """bool [3, 8, 6]: a mask with so many missing pixels for each sample."""
+    order = np.random.default_rng(1).permuted(np.tile(np.arange(48), (3, 1)), axis=1).reshape(3, 8, 6)
+    return order < np.array(areas)[:, None, None]
+
+
+def test_hole_l1_is_the_mean_inside_the_hole(images):
+    a, b = images
+    mask = hole_of(1, 20, 48)
+    expected = [np.abs(a[i].astype(np.float64) - b[i])[mask[i]].mean() for i in range(3)]
+    np.testing.assert_allclose(losses.hole_l1(a, b, mask), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.hole_l1(a, b, mask.astype(np.float32)), expected, rtol=1e-5)
+    np.testing.assert_array_equal(losses.hole_l1(a, b, np.zeros_like(mask)), 0)
+
+
+def test_reconstruction_by_area_is_a_mean_for_each(images):
+    a, b = images
+    mask = hole_of(5, 0, 48)
+    distance = np.abs(a.astype(np.float64) - b)
+    expected = [
+        2.5 * distance[0][mask[0]].mean() + distance[0][~mask[0]].mean(),
+        distance[1].mean(),
+        2.5 * distance[2].mean(),
+    ]
+    np.testing.assert_allclose(losses.reconstruction_loss_by_area(a, b, mask, 2.5), expected, rtol=1e-5)
+    as_floats = losses.reconstruction_loss_by_area(a, b, mask.astype(np.float32), 2.5)
+    np.testing.assert_allclose(as_floats, expected, rtol=1e-5)
+    np.testing.assert_array_equal(losses.reconstruction_loss_by_area(a, a, mask, 2.5), 0)
+
+
+def test_by_area_no_hole_is_too_small_to_count():
+    """Errors of 0.2 in the hole and 0.1 elsewhere: the same loss for a hole of one pixel and of nearly all."""
+    mask = hole_of(1, 24, 47)
+    target = np.zeros((3, 8, 6, 3), np.float32)
+    image = np.where(mask[..., None], np.float32(0.2), np.float32(0.1))
+    np.testing.assert_allclose(losses.reconstruction_loss_by_area(image, target, mask, 6), 3 * [1.3], rtol=1e-5)
+    assert np.ptp(losses.reconstruction_loss(image, target)) > 0.05
+
+
+def test_gradients_by_area_are_finite(images):
+    a, b = images
+    mask = hole_of(0, 12, 48)
+    slope = np.asarray(jax.grad(lambda x: losses.reconstruction_loss_by_area(x, b, mask, 6.0).sum())(a))
+    weight = np.where(mask, 6 / np.array([1, 12, 48])[:, None, None], 1 / np.array([48, 36, 1])[:, None, None])
+    np.testing.assert_allclose(slope, weight[..., None] * np.sign(a - b) / 3, rtol=1e-5)
+
+
 def test_perceptual_is_the_mean_over_elements(images):
     a, b = images
     np.testing.assert_allclose(losses.perceptual_loss(a, b), np.abs(a - b).mean(axis=(1, 2, 3)), rtol=1e-5)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from inpaint_jax.data.masks import (
     FreeFormMasks,
+    MixedMasks,
     free_form_mask,
     local_crop_for,
     local_crop_side,
@@ -18,6 +19,7 @@ from inpaint_jax.data.masks import (
     square_mask,
     training_mask,
 )
+from inpaint_jax.evaluation import pairs
 
 SHARED = Path(os.environ.get("INPAINT_JAX_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -122,6 +124,47 @@ def test_local_crop_for_any_mask():
     assert 0 <= left <= 40
 
 
+# Masks of all kinds.
+
+
+def test_mixed_masks_reach_every_bin_of_the_tables():
+    masks = [MixedMasks(64).draw(np.random.default_rng(seed)) for seed in range(300)]
+    ratios = np.array([drawn.mask.mean() for drawn in masks])
+    shares = [((low < ratios) & (ratios <= high)).mean() for low, high in pairs.BINS]
+    assert min(shares) > 0.03, shares
+    assert (ratios > 0).all()
+    assert ratios.max() <= 0.75  # a square and strokes may exceed what strokes of a ratio may
+    crops = np.array([drawn.crop for drawn in masks])
+    assert crops.dtype == np.int32
+    assert crops.min() >= 0
+    assert crops.max() <= 64 - 32
+    assert all(m.mask[top : top + 32, left : left + 32].any() for m, (top, left) in zip(masks, crops))
+
+
+def test_a_third_of_mixed_masks_are_those_of_the_paper():
+    counts = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        if rng.integers(3) == 0:
+            expected, counts = training_mask(rng, 64, 64), counts + 1
+            drawn = MixedMasks(64).draw(np.random.default_rng(seed))
+            np.testing.assert_array_equal(drawn.mask, expected.mask)
+            np.testing.assert_array_equal(drawn.crop, expected.crop)
+    assert counts == pytest.approx(100, abs=25)
+
+
+@pytest.mark.parametrize("size", [16, 96])
+def test_mixed_masks_are_fixed_by_rng(size):
+    source = open_masks("mixed", size)
+    assert source == pickle.loads(pickle.dumps(source)) == MixedMasks(size)
+    for seed in range(30):
+        first, again = (source.draw(np.random.default_rng(seed), index) for index in (None, 7))
+        assert first.mask.shape == (size, size)
+        assert first.mask.dtype == bool
+        np.testing.assert_array_equal(first.mask, again.mask)
+        np.testing.assert_array_equal(first.crop, again.crop)
+
+
 # Masks from files.
 
 
@@ -171,7 +214,7 @@ def test_unreadable_mask_is_an_error(tmp_path):
 def test_open_masks_by_name(tmp_path):
     assert open_masks("freeform", 96) == FreeFormMasks(96)
     assert open_masks("freeform", 96).draw(np.random.default_rng(0)).mask.shape == (96, 96)
-    with pytest.raises(ValueError, match="freeform or folder:PATH"):
+    with pytest.raises(ValueError, match="freeform, mixed or folder:PATH"):
         open_masks("irregular", 96)
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_masks(f"folder:{tmp_path}/gone", 96)

@@ -8,10 +8,12 @@ import pytest
 
 from inpaint_jax import losses
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
+from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.training import sharding
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
+from inpaint_jax.training.schedule import learning_rate
 from inpaint_jax.training.state import create_state
 from inpaint_jax.training.steps import make_train_step, make_validation_step
 from inpaint_jax.training.validation import validate
@@ -24,7 +26,9 @@ def parts():
     generator, discriminator = Generator(width=4), GlobalLocalDiscriminator(width=4, features=16)
     optimizer = optax.sgd(1e-2)
     state = jax.jit(
-        lambda key: create_state(key, generator, discriminator, optimizer, optimizer, image_size=SIZE, crop_size=CROP)
+        lambda key: create_state(
+            key, generator, discriminator, optimizer, optimizer, image_size=SIZE, crop_size=CROP, average=True
+        )
     )(jax.random.key(0))
     rng = np.random.default_rng(0)
     batch = {
@@ -39,7 +43,8 @@ def test_step_equals_two_plain_gradient_steps(parts):
     """Discriminator first, on constants; then the generator from scratch, through the new discriminator."""
     generator, discriminator, optimizer, state, batch = parts
     weights = losses.LossWeights(coarse=0.7, refined=1.3, perceptual=0.0, adversarial=0.5)
-    step = jax.jit(make_train_step(generator, discriminator, optimizer, optimizer, weights, crop_size=CROP))
+    networks = generator, discriminator, optimizer, optimizer
+    step = jax.jit(make_train_step(*networks, weights, crop_size=CROP, ema_decay=0.15))
     new, logged = step(state, batch, None)
 
     target = batch["image"].astype(np.float32) / 255
@@ -79,6 +84,15 @@ def test_step_equals_two_plain_gradient_steps(parts):
     assert float(logged["loss/generator"]) == pytest.approx(float(value), rel=1e-5)
     assert int(new.step) == 1
 
+    # The average starts as what it is an average of, and its decay rises from 1 / 10 to 2 / 11, had it no limit.
+    average = state.generator
+    jax.tree.map(np.testing.assert_array_equal, state.average, average)
+    for decay in (1 / 10, 0.15, 0.15):
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, new.generator)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.average, average)
+        new, _ = step(new, batch, None)
+    assert new.published == "average"
+
 
 @pytest.mark.slow
 def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
@@ -86,7 +100,8 @@ def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
     discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=False)
     networks = generator, discriminator, optimizer, optax.adam(1e-3, b1=0.5, b2=0.9)
     state = jax.jit(lambda key: create_state(key, *networks, image_size=SIZE, crop_size=CROP))(jax.random.key(0))
-    assert state.spectral == {}
+    assert state.spectral == state.average == {}
+    assert state.published == "generator"
     assert jax.tree.structure(state.discriminator) == jax.tree.structure(with_norms.discriminator)
     weights = losses.LossWeights(perceptual=0.0)
     wgan = {"adversarial": "wgan_gp", "gradient_penalty_weight": 3.0}
@@ -127,7 +142,7 @@ def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
         new, last = step(new, batch, None)
     assert all(np.isfinite(value) for value in last.values())
     assert last["loss/discriminator"] < 0.9 * first["loss/discriminator"]
-    assert new.spectral == {}
+    assert new.spectral == new.average == {}
 
 
 def test_adversarial_losses_are_named(parts):
@@ -173,7 +188,36 @@ def test_an_image_without_a_hole_does_not_spoil_the_means(parts):
     assert all(np.isfinite(value) for value in means.values())
     rows = {name: value[[0, 2]] for name, value in batch.items()}
     others = validate(step, state.generator, [{**rows, "weight": np.ones(2, np.float32)}], None, sharding.data_mesh())
-    assert means["hole_psnr"] == pytest.approx(others["hole_psnr"], rel=1e-5)
+    for name in ("hole_psnr", "hole_psnr_fill", "hole_l1"):
+        assert means[name] == pytest.approx(others[name], rel=1e-5)
+
+
+def test_hole_l1_and_the_fill_are_validated(parts):
+    generator, *_, state, batch = parts
+    step = jax.jit(make_validation_step(generator, losses.LossWeights(perceptual=0.0)))
+    batches = [{**batch, "weight": np.ones(3, np.float32)}]
+    means = validate(step, state.generator, batches, None, sharding.data_mesh())
+    target, mask = batch["image"] / np.float32(255), batch["mask"]
+    refined = np.asarray(jax.jit(generator.apply)({"params": state.generator}, target, mask).refined)
+    by_hand = [np.abs(refined[i] - target[i])[mask[i]].mean() for i in range(3)]
+    assert means["hole_l1"] == pytest.approx(np.mean(by_hand), rel=1e-4)
+    fills = [-10 * np.log10(np.square(np.float32(HOLE_COLOUR) - target[i])[mask[i]].mean()) for i in range(3)]
+    assert means["hole_psnr_fill"] == pytest.approx(np.mean(fills), rel=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_learning_rate(schedule, warmup):
+    config = {"optimizer": {"schedule": schedule, "warmup_steps": warmup}, "train": {"max_steps": 100}}
+    rate = learning_rate(config, 0.4)
+    at = rate if callable(rate) else lambda _: rate
+    assert at(0) == pytest.approx(0.0 if warmup else 0.4)
+    if warmup:
+        assert at(5) == pytest.approx(0.1)
+    assert at(warmup) == pytest.approx(0.4)
+    middle, end = (0.2, 0.0) if schedule == "cosine" else (0.4, 0.4)
+    assert at((warmup + 100) // 2) == pytest.approx(middle, abs=1e-6)
+    assert at(100) == at(1000) == pytest.approx(end, abs=1e-6)
 
 
 def test_validation_does_not_depend_on_the_batch_size(parts):
@@ -212,4 +256,4 @@ def test_progress_keeps_the_best():
     assert progress.update(0, 3.0)
     assert progress.update(10, 2.0)
     assert not progress.update(20, 2.0)
-    assert (progress.best_step, progress.best_loss, progress.validated_step) == (10, 2.0, 20)
+    assert (progress.best_step, progress.best_score, progress.validated_step) == (10, 2.0, 20)

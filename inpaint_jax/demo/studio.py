@@ -10,7 +10,6 @@ import cv2
 import jax
 import numpy as np
 
-from inpaint_jax.blending import blend_seam
 from inpaint_jax.data.images import resize_only
 from inpaint_jax.data.sketches import sketch_from_edges
 from inpaint_jax.export import UnusableModel
@@ -149,10 +148,8 @@ class Studio:
             ) from error
         completed = made.completed[0]
         if shape != (height, width):
-            # The colours of a shrunk photo are not quite those beside the hole in full size: meet them at its border.
-            large = cv2.resize(made.completed[0], (width, height), interpolation=cv2.INTER_CUBIC)
+            large = cv2.resize(completed, (width, height), interpolation=cv2.INTER_CUBIC)
             completed = np.where(full_hole[..., None], large, photo)
-            completed = blend_seam(completed, large, full_hole, radius=4 / scale)
         return Filled(completed, shape, made.temperatures[0], time.perf_counter() - started)
 
     def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:

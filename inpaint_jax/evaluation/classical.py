@@ -1,9 +1,13 @@
 """Methods without learning to compare with. Imports no jax, because the processes that run them import it again."""
 
+import importlib.util
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
+_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, pypatchmatch's own advice
 _RADIUS = 3  # pixels around a missing one that OpenCV's methods look at; the value of its tutorials
 
 
@@ -35,7 +39,23 @@ def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
 
 
-METHODS = {"mean": mean_fill, "telea": telea, "navier_stokes": navier_stokes, "biharmonic": biharmonic}
+def patchmatch(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm" (2009), by pypatchmatch; always the same."""
+    if mask.all():
+        return mean_fill(image, mask)  # there is no patch to copy
+    from patchmatch import patch_match
+
+    patch_match.set_random_seed(0)
+    return patch_match.inpaint(np.ascontiguousarray(image), mask, patch_size=_PATCH_RADIUS)
+
+
+METHODS = {
+    "mean": mean_fill,
+    "telea": telea,
+    "navier_stokes": navier_stokes,
+    "biharmonic": biharmonic,
+    "patchmatch": patchmatch,
+}
 """Name -> function of image uint8 [H, W, 3] and mask bool [H, W], True = missing, to the completed uint8 [H, W, 3]."""
 
 
@@ -60,11 +80,17 @@ def complete(method: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], METHODS[method](mean_fill(image, mask), mask), image)
 
 
-def check(method: str) -> None:
+def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
     """Says which methods there are.
 
+    Args:
+        method: that was asked for.
+        names: to choose of, in the message.
+
     Raises:
-        ValueError: `method` is none of them.
+        ValueError: `method` is none of them, or the library that it needs is not installed.
     """
     if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; choose of {', '.join(METHODS)}.")
+        raise ValueError(f"There is no method {method!r}; choose of {', '.join(names)}.")
+    if method == "patchmatch" and importlib.util.find_spec("patchmatch") is None:
+        raise ValueError("The method patchmatch needs the extra of its name: pip install 'inpaint-jax[patchmatch]'.")

@@ -4,18 +4,35 @@ import concurrent.futures
 import multiprocessing
 from collections.abc import Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from inpaint_jax.data.workers import prepare_worker
 from inpaint_jax.evaluation import classical
 from inpaint_jax.inference import Inpainter
+from inpaint_jax.nets.fill import tension_spline
+
+# What models start from, as a method of its own: what is better than it was learned.
+SPLINE = "tension_spline"
+NAMES = (*classical.METHODS, SPLINE)
+
+
+def check(method: str) -> None:
+    """Says which methods there are besides models.
+
+    Raises:
+        ValueError: `method` is none of `NAMES`, or the library that it needs is not installed.
+    """
+    if method != SPLINE:
+        classical.check(method, NAMES)
 
 
 class Methods:
     """Classical methods in processes of their own, and models on the devices meanwhile. Close it, or use a `with`.
 
     Args:
-        classical_names: of `classical.METHODS`.
+        classical_names: of `NAMES`.
         models: name -> Inpainter.
         workers: processes for the classical methods; 0 runs them in this one.
 
@@ -24,9 +41,9 @@ class Methods:
     """
 
     def __init__(self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int):
-        self._classical = tuple(classical_names)
+        self._classical = tuple(name for name in classical_names if name != SPLINE)
         self._models = dict(models)
-        self.names = (*self._classical, *self._models)
+        self.names = (*classical_names, *self._models)
         self._pool = None
         if workers and self._classical:
             # Fresh processes: a fork of one that runs jax may hang.
@@ -53,6 +70,8 @@ class Methods:
             name: model.predict(images, masks, sketches if model.channels == 5 else None, margin=0).completed
             for name, model in self._models.items()
         }
+        if SPLINE in self.names:
+            by_model[SPLINE] = np.asarray(_spline(images, masks))
         done = [f.result() for f in futures] if futures else [classical.complete(*task) for task in tasks]
         count = len(images)
         by_classical = {name: np.stack(done[i * count : (i + 1) * count]) for i, name in enumerate(self._classical)}
@@ -68,3 +87,8 @@ class Methods:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+@jax.jit
+def _spline(images: jax.Array, masks: jax.Array) -> jax.Array:
+    return jnp.round(255 * tension_spline(images.astype(jnp.float32) / 255, masks)).astype(jnp.uint8)

@@ -25,8 +25,10 @@ from inpaint_jax.data.masks import UnreadableMask
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
 from inpaint_jax.data.sketches import SketchStore, UnusableSketches, sketch_square
 from inpaint_jax.data.sources import ImageSource, open_source
-from inpaint_jax.evaluation import classical, fid, output, tables
+from inpaint_jax.evaluation import fid, output, tables
+from inpaint_jax.evaluation.methods import NAMES as METHOD_NAMES
 from inpaint_jax.evaluation.methods import Methods
+from inpaint_jax.evaluation.methods import check as check_method
 from inpaint_jax.evaluation.pairs import Bin, ChosenImages, ChosenSketches, Pairing, fingerprint, pair
 from inpaint_jax.evaluation.scores import ALL, summarise
 from inpaint_jax.evaluation.state import RunState
@@ -175,7 +177,7 @@ def _prepare(
         data = next(iter(inpainters.values())).config["data"]
     settings = _complete(settings, data)
     for name in settings.classical:
-        classical.check(name)
+        check_method(name)
     if not inpainters and not settings.classical:
         raise ValueError("There is nothing to evaluate; give a --workdir, or --methods.")
     if inception_params is None:
@@ -395,7 +397,7 @@ def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
 def _clash(names: Sequence[str]) -> bool:
     """Whether some names would share a folder of pictures, or a column, with each other or with something else."""
     plain = {output.plain(name) for name in names}
-    return len(plain) < len(names) or not plain.isdisjoint((*classical.METHODS, *output.RESERVED))
+    return len(plain) < len(names) or not plain.isdisjoint((*METHOD_NAMES, *output.RESERVED))
 
 
 def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:

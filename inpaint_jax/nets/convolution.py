@@ -1,9 +1,10 @@
-"""Convolutions whose gradients are fast on a CPU, too.
+"""Convolutions whose gradients are fast on a CPU too.
 
 XLA's compiler for CPUs is slow at some of the gradients that training needs. That with respect to the input of a
 convolution with a stride is compiled as a convolution of a map with zeros between its pixels; where this map is smaller
 than the kernel, the two change places, and what results is a plain loop, up to a hundred times slower than a matrix
-product. Here such gradients are written as what they are: products without zeros.
+product. Here such gradients are written as what they are: products without zeros. A kernel's gradient is left to XLA
+but for the cases in `_kernel_gradient`.
 
 A convolution, its input's gradient and its kernel's gradient are each linear in two of
 
@@ -26,6 +27,10 @@ _TRANSPOSED = ("NHWC", "HWOI", "NHWC")  # the kernel's channels change places
 
 # So few channels that the phases of an input's gradient are better computed together, as channels of one convolution.
 _FEW_CHANNELS = 8
+
+# XLA computes a kernel's gradient as a convolution whose input channels are the samples. With one or two samples, and
+# maps so large and outputs so many that it pays, a product for every tap is up to twice as fast.
+_SMALL_BATCH, _LARGE_MAP, _SEVERAL_CHANNELS = 2, 128 * 128, 16
 
 
 class _Window(NamedTuple):
@@ -118,6 +123,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _input_gradient(y: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     """x' of y', which has the shape of y: x'[s o + d k - l] = sum over all such o and k of y'[o] w[k]."""
+    kernel, window = _without_idle_taps(kernel, window, y)
     smallest = min(side - stride for side, stride in zip(window.kernel, window.strides))
     if max(window.strides) == 1 or max(window.dilation) > 1 or smallest < 0:  # a phase without a tap
         return _xla_input_gradient(y, kernel, window)
@@ -131,6 +137,12 @@ def _input_gradient(y: jax.Array, kernel: jax.Array, window: _Window) -> jax.Arr
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_gradient(x: jax.Array, y: jax.Array, window: _Window) -> jax.Array:
     """w' of x and y', which has the shape of y: w'[k] = sum_o x[s o + d k - l] y'[o]."""
+    seen = [sum(len(_outputs_of_tap(window, axis, tap, y)) for tap in range(window.kernel[axis])) for axis in range(2)]
+    if math.prod(seen) <= math.prod(window.kernel) * math.prod(y.shape[1:3]) / 2:
+        return _by_taps(x, y, window)
+    if len(x) <= _SMALL_BATCH and math.prod(y.shape[1:3]) >= _LARGE_MAP and y.shape[3] >= _SEVERAL_CHANNELS:
+        edges = [(front, behind, 0) for front, behind in ((0, 0), *window.padding, (0, 0))]
+        return _by_taps(jax.lax.pad(x, jnp.zeros((), x.dtype), edges), y, window._replace(padding=((0, 0), (0, 0))))
     return _xla_kernel_gradient(x, y, window)
 
 
@@ -194,6 +206,28 @@ def _spread(y: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     return x.astype(y.dtype)
 
 
+def _without_idle_taps(kernel: jax.Array, window: _Window, y: jax.Array) -> tuple[jax.Array, _Window]:
+    """The kernel without the outer taps that see nothing but padding, as in large dilations on small maps."""
+    for axis in range(2):
+        used = [tap for tap in range(window.kernel[axis]) if _outputs_of_tap(window, axis, tap, y)]
+        if not used:
+            continue
+        step, taps = window.dilation[axis], used[-1] + 1 - used[0]
+        front, behind = window.padding[axis]
+        edges = front - used[0] * step, behind - (window.kernel[axis] - 1 - used[-1]) * step
+        if min(edges) < 0 or max(edges) > (taps - 1) * step:  # no padding that makes the kernel meet every pixel
+            continue
+        kernel = jax.lax.slice_in_dim(kernel, used[0], used[-1] + 1, axis=axis)
+        window = window._replace(
+            kernel=_replaced(window.kernel, axis, taps), padding=_replaced(window.padding, axis, edges)
+        )
+    return kernel, window
+
+
+def _replaced(pair: tuple[Any, Any], axis: int, value: Any) -> tuple[Any, Any]:
+    return (value, pair[1]) if axis == 0 else (pair[0], value)
+
+
 def _place(part: jax.Array, tap: tuple[int, int], window: _Window) -> jax.Array:
     """[B, h, w, C] -> [B, H, W, C], zeros but for the pixels that a tap of the kernel sees."""
     edges = [(0, 0, 0)]
@@ -202,6 +236,47 @@ def _place(part: jax.Array, tap: tuple[int, int], window: _Window) -> jax.Array:
         last = front + (part.shape[axis + 1] - 1) * window.strides[axis]
         edges.append((front, window.size[axis] - 1 - last, window.strides[axis] - 1))
     return jax.lax.pad(part, jnp.zeros((), part.dtype), [*edges, (0, 0, 0)])
+
+
+def _by_taps(x: jax.Array, y: jax.Array, window: _Window) -> jax.Array:
+    """The kernel's gradient as a product for every tap, of what lies under it; padding is left out.
+
+    Large dilations on small maps have taps that see little else.
+    """
+    inputs, outputs = x.shape[3], y.shape[3]
+    window = window._replace(size=x.shape[1:3])
+    rows = []
+    for row in range(window.kernel[0]):
+        rows.append([])
+        for column in range(window.kernel[1]):
+            seen, under = y, x
+            for axis, tap in enumerate((row, column)):
+                places = _outputs_of_tap(window, axis, tap, y)
+                stride = window.strides[axis]
+                first = places.start * stride + tap * window.dilation[axis] - window.padding[axis][0]
+                last = first + (len(places) - 1) * stride
+                if places:
+                    seen = jax.lax.slice_in_dim(seen, places.start, places.stop, axis=axis + 1)
+                    under = jax.lax.slice_in_dim(under, first, last + 1, stride, axis + 1)
+                else:
+                    seen, under = seen[:0], under[:0]
+            product = jax.lax.dot_general(
+                under.reshape(-1, inputs),
+                seen.reshape(-1, outputs),
+                (((0,), (0,)), ((), ())),
+                precision=window.precision,
+                preferred_element_type=_wide(x),
+            )
+            rows[-1].append(product.astype(x.dtype))
+    return jnp.stack([jnp.stack(row) for row in rows])
+
+
+def _outputs_of_tap(window: _Window, axis: int, tap: int, y: jax.Array) -> range:
+    """The rows or columns of y for which a tap of the kernel lies on the map: 0 <= s o + d k - l < H."""
+    front = tap * window.dilation[axis] - window.padding[axis][0]
+    stride = window.strides[axis]
+    first, behind = -(front // stride), (window.size[axis] - 1 - front) // stride + 1
+    return range(max(0, first), max(0, first, min(y.shape[axis + 1], behind)))
 
 
 def _by_phases(y: jax.Array, kernel: jax.Array, window: _Window, *, together: bool) -> jax.Array:
@@ -232,9 +307,14 @@ def _by_phases(y: jax.Array, kernel: jax.Array, window: _Window, *, together: bo
         return jnp.flip(jax.lax.slice_in_dim(part, start, start + last - first + 1, stride, axis), axis)
 
     def convolve(folded: jax.Array, *offsets: range) -> jax.Array:
-        edges = [(-u[0], counts[axis] + u[-1] - y.shape[axis + 1]) for axis, u in enumerate(offsets)]
+        part, edges = y, []
+        for axis, u in enumerate(offsets, 1):
+            front, behind = -u[0], counts[axis - 1] + u[-1] - y.shape[axis]
+            # Cut off by hand: with a negative padding jaxlib 0.10.2 reads what lies behind the map.
+            part = jax.lax.slice_in_dim(part, max(0, -front), y.shape[axis] - max(0, -behind), axis=axis)
+            edges.append((max(0, front), max(0, behind)))
         return jax.lax.conv_general_dilated(
-            y, folded, (1, 1), edges, dimension_numbers=_TRANSPOSED, precision=window.precision
+            part, folded, (1, 1), edges, dimension_numbers=_TRANSPOSED, precision=window.precision
         )
 
     folded = [[taps(taps(kernel, 0, a, u), 1, b, v) for b, v in enumerate(columns)] for a, u in enumerate(rows)]

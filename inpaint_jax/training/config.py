@@ -89,7 +89,11 @@ def check_config(config: Mapping[str, Any]) -> None:
     demand("data.flip", 0 <= flip <= 1, "a probability")
     demand("optimizer.ema_decay", 0 <= config["optimizer"]["ema_decay"] < 1, "0, or a decay below 1 such as 0.999")
     if config["optimizer"]["schedule"] == "cosine":
-        demand("train.max_steps", config["train"]["max_steps"] is not None, "given, for the cosine schedule to end at")
+        warmup, last = config["optimizer"]["warmup_steps"], config["train"]["max_steps"]
+        demand("train.max_steps", last is not None, "given, for the cosine schedule to end at")
+        demand(
+            "optimizer.warmup_steps", warmup < last, f"below config.train.max_steps, {last}, for the cosine schedule"
+        )
     demand("data.sketch_dropout", 0 <= config["data"]["sketch_dropout"] <= 1, "a share from 0 to 1")
     if not config["model"]["sketch"]:
         for name in ("data.sketches", "data.validation_sketches"):

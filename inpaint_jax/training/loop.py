@@ -353,7 +353,8 @@ class _Run:
             return
         writer.write(step, step / self.schedule.steps_per_epoch, means)
         shown = {"images/s": f"{means['images_per_second']:.1f}"}
-        shown |= {short: f"{means[f'loss/{name}']:.3f}" for short, name in (("G", "generator"), ("D", "discriminator"))}
+        losses = {"G": "loss/generator", "D": "loss/discriminator"}
+        shown |= {short: f"{means[name]:.3f}" for short, name in losses.items() if name in means}
         temperatures = [value for name, value in means.items() if name.startswith("temperature/")]
         shown["t"] = "/".join(f"{t:.3g}" for t in temperatures)
         bar.set_postfix(shown, refresh=False)
@@ -450,15 +451,18 @@ def _restore(
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
     published, rest, progress = checkpoints.restore(step, generator=getattr(like, like.published), rest=_rest(like))
     _log.info("Going on from the checkpoint of step %d.", step)
+    # What older checkpoints call otherwise, or lack.
+    progress = {"best_score": progress.pop("best_loss", None)} | progress
     names = [field.name for field in dataclasses.fields(Progress)]
     progress, saved_with = {name: progress.pop(name) for name in names}, progress
-    return TrainState(**{like.published: published}, **rest), Progress(**progress), saved_with
+    return TrainState(**{"average": {}, like.published: published}, **rest), Progress(**progress), saved_with
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-    """All of the state but the parameters to publish, which are a checkpoint item of their own."""
+    """All of the state but the parameters to publish, an item of their own, and the average if none is kept."""
+    left_out = (state.published,) if state.average else (state.published, "average")
     names = (field.name for field in dataclasses.fields(state))
-    return {name: getattr(state, name) for name in names if name != state.published}
+    return {name: getattr(state, name) for name in names if name not in left_out}
 
 
 def _write_parameter_table(workdir: Path, shapes: TrainState) -> None:

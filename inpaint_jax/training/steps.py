@@ -32,6 +32,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step: the discriminator learns from this batch, then the generator from the new discriminator.
 
+    With an adversarial weight of 0 there is no discriminator in it, which saves its time.
+
     The generator runs forward once: the discriminator sees its images as constants, and the generator's gradient
     is pulled back through the same pass.
 
@@ -79,6 +81,7 @@ def make_train_step(
             state.generator,
         )
         completed = jax.lax.stop_gradient(outputs.completed)
+        logged = {}
 
         def discriminator_loss(params):
             # Real and fake in one batch: one power iteration a step, the same norm for both. They take turns, so
@@ -96,16 +99,22 @@ def make_train_step(
             aux["penalty"] = losses.gradient_penalty(slope, batch["mask"]).mean()
             return losses.wasserstein_critic_loss(real, fake).mean() + gradient_penalty_weight * aux["penalty"], aux
 
-        (d_loss, judged), d_grads = jax.value_and_grad(discriminator_loss, has_aux=True)(state.discriminator)
-        d_updates, d_optimizer = discriminator_optimizer.update(
-            d_grads, state.discriminator_optimizer, state.discriminator
-        )
-        critic = optax.apply_updates(state.discriminator, d_updates)
+        critic, spectral, d_optimizer = state.discriminator, state.spectral, state.discriminator_optimizer
+        if weights.adversarial:
+            (d_loss, judged), d_grads = jax.value_and_grad(discriminator_loss, has_aux=True)(critic)
+            d_updates, d_optimizer = discriminator_optimizer.update(d_grads, d_optimizer, critic)
+            critic, spectral = optax.apply_updates(critic, d_updates), judged["spectral"]
+            logged["loss/discriminator"] = d_loss
+            logged |= {f"logit/{name}": judged[name].mean() for name in ("real", "fake")}
+            logged["gradient_norm/discriminator"] = optax.tree.norm(d_grads)
+            if adversarial == "wgan_gp":
+                logged["loss/gradient_penalty"] = judged["penalty"]
 
         def generator_loss(outputs: GeneratorOutputs):
             terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
-            logits = criticise(critic, judged["spectral"], outputs.completed, update_stats=False)
-            terms["adversarial"] = losses.hinge_generator_loss(logits)
+            if weights.adversarial:
+                logits = criticise(critic, spectral, outputs.completed, update_stats=False)
+                terms["adversarial"] = losses.hinge_generator_loss(logits)
             return losses.generator_objective(terms, weights).mean(), terms
 
         (g_loss, terms), output_grads = jax.value_and_grad(generator_loss, has_aux=True)(outputs)
@@ -119,21 +128,12 @@ def make_train_step(
             generator=params,
             average=optax.incremental_update(params, state.average, 1 - decay) if state.average else {},
             discriminator=critic,
-            spectral=judged["spectral"],
+            spectral=spectral,
             generator_optimizer=g_optimizer,
             discriminator_optimizer=d_optimizer,
         )
-        logged = {f"loss/{name}": value.mean() for name, value in terms.items()}
-        logged |= {
-            "loss/generator": g_loss,
-            "loss/discriminator": d_loss,
-            "logit/real": judged["real"].mean(),
-            "logit/fake": judged["fake"].mean(),
-            "gradient_norm/generator": optax.tree.norm(g_grads),
-            "gradient_norm/discriminator": optax.tree.norm(d_grads),
-        }
-        if adversarial == "wgan_gp":
-            logged["loss/gradient_penalty"] = judged["penalty"]
+        logged |= {f"loss/{name}": value.mean() for name, value in terms.items()}
+        logged |= {"loss/generator": g_loss, "gradient_norm/generator": optax.tree.norm(g_grads)}
         logged |= {f"temperature/head_{i}": t for i, t in enumerate(outputs.temperatures.mean(axis=0))}
         return new_state, logged
 

@@ -15,8 +15,10 @@ FREE_FIELDS = (
     *("data.sketches", "data.validation_sketches", "data.pidinet_weights"),
 )
 
-# Among these, what does change a run: scores of one kind cannot be compared with those of another.
+# Among these, what does change a run: scores of one kind cannot be compared with those of another, and the cosine's
+# learning rates depend on where it ends.
 BOUND_FIELDS = ("train.select_by",)
+BOUND_BY_COSINE = ("train.max_steps",)
 
 # Fields that came later, with what every run did before they were there: a run whose config lacks them can go on.
 LATER_FIELDS = {
@@ -25,6 +27,14 @@ LATER_FIELDS = {
     "data.sketch_dropout": 0.3,  # of no use without sketches
     "loss.adversarial": "hinge",
     "loss.gradient_penalty_weight": 10.0,
+    "loss.l1": "mean",
+    "loss.hole_weight": 6.0,  # of no use for "mean"
+    "model.fill": "constant",
+    "model.output": "image",
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_steps": 0,
+    "optimizer.ema_decay": 0.0,
+    "train.select_by": "loss",
 }
 
 
@@ -42,10 +52,11 @@ def check_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         old = LATER_FIELDS | flatten(json.loads(path.read_text()))
         new = LATER_FIELDS | flatten(json.loads(json.dumps(config)))
+        bound = BOUND_FIELDS + (BOUND_BY_COSINE if new["optimizer.schedule"] == "cosine" else ())
         differing = [
             f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and (name in BOUND_FIELDS or not name.startswith(FREE_FIELDS))
+            if old.get(name) != new.get(name) and (name in bound or not name.startswith(FREE_FIELDS))
         ]
         if differing:
             raise ValueError(

@@ -1,0 +1,29 @@
+"""A small model for photos of all kinds, as far as two CPU cores get in an hour.
+
+    python train.py --config=configs/scenes.py \\
+        --config.data.train=folder:PATH/TO/train --config.data.validation=folder:PATH/TO/val
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default, small_budget
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """See the top of the file."""
+    config = default.get_config(variant, "scenes")
+    small_budget.apply(config)
+    config.batch_size = 4
+    config.data.train = "folder:data/scenes/train"
+    config.data.validation = "folder:data/scenes/val"
+    config.data.test = "folder:data/scenes/val"
+    config.data.image_size = 128
+    config.data.workers = 1
+    config.model.width = 8
+    config.model.discriminator_width = 8
+    config.model.discriminator_features = 128
+    config.optimizer.ema_decay = 0.998
+    config.train.max_steps = 6000
+    config.train.validate_every_epochs = 0.5
+    config.train.checkpoint_every_steps = 100
+    return config

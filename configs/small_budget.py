@@ -1,0 +1,26 @@
+"""What we found to be better than the paper's settings where a model is trained for minutes or hours, not for days.
+
+No config to train with: `apply` is used by those that we train ourselves. docs/recipe.md says what each part is worth.
+"""
+
+from ml_collections import ConfigDict
+
+
+def apply(config: ConfigDict) -> None:
+    """Changes the paper's settings.
+
+    Args:
+        config: of configs/default.py, changed in place. It must set train.max_steps, where the learning rate ends at 0.
+    """
+    config.data.masks = "mixed"
+    config.model.fill = "tension_spline"
+    config.model.output = "residual"
+    config.loss.l1 = "by_area"
+    config.loss.hole_weight = 1.0
+    config.loss.perceptual_weight = 0.0
+    config.loss.adversarial_weight = 0.0
+    config.optimizer.generator_learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.ema_decay = 0.99
+    config.train.select_by = "hole_l1"

@@ -1,0 +1,86 @@
+"""Configs: those that come along, fields that make no sense, and what a workdir says to a changed one."""
+
+import importlib
+import math
+import re
+
+import pytest
+
+from inpaint_jax.training import loop
+from inpaint_jax.training.workdir import check_workdir, claim_workdir
+
+
+@pytest.mark.parametrize("name", ["paris_streetview", "celeba_hq", "places2", "quickstart", "default"])
+def test_configs_load_and_keep_the_papers_settings(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert config.name == name
+    if name == "quickstart":
+        return
+    assert (config.batch_size, config.data.image_size, config.model.width, config.model.heads) == (16, 256, 24, 2)
+    loss = config.loss
+    assert (loss.coarse_weight, loss.refined_weight, loss.perceptual_weight, loss.adversarial_weight) == (
+        1.2,
+        1.0,
+        0.004,
+        0.01,
+    )
+    assert loss.adversarial == "hinge"
+    assert (config.optimizer.beta1, config.optimizer.beta2) == (0.5, 0.9)
+    assert config.optimizer.generator_learning_rate == config.optimizer.discriminator_learning_rate == 1e-4
+    assert math.isclose(config.data.flip, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data__train": None}, "config.data.train must be given, for example as folder:PATH"),
+        ({"data__train": "folder:nowhere"}, "nowhere"),
+        ({"data__masks": "stripes"}, "stripes"),
+        ({"data__resize": "squeeze"}, "squeeze"),
+        ({"dtype": "float99"}, "float99"),
+        ({"model__width": 5}, "width must be an even number"),
+        ({"model__heads": 3}, "do not divide over 3 heads"),
+        ({"train__log_every_steps": 0}, "config.train.log_every_steps must be at least 1"),
+        ({"train__max_steps": 0}, "config.train.max_steps must be at least 1"),
+        ({"train__patience_epochs": -1.0}, "config.train.patience_epochs must be positive"),
+        ({"data__crop": "middle"}, "config.data.crop must be random or center"),
+        ({"seed": -1}, "config.seed must be between"),
+        ({"loss__adversarial": "lsgan"}, "config.loss.adversarial must be hinge or wgan_gp, not 'lsgan'."),
+        ({"loss__gradient_penalty_weight": -1.0}, "config.loss.gradient_penalty_weight must be 0 or more, not -1.0."),
+        ({"loss__l1": "median"}, "config.loss.l1 must be mean or by_area, not 'median'."),
+        ({"model__fill": "telea"}, "config.model.fill must be constant or tension_spline, not 'telea'."),
+        ({"model__output": "sum"}, "config.model.output must be image or residual, not 'sum'."),
+        ({"train__select_by": "psnr"}, "config.train.select_by must be loss or hole_l1, not 'psnr'."),
+        ({"optimizer__schedule": "linear"}, "config.optimizer.schedule must be constant or cosine, not 'linear'."),
+        ({"optimizer__ema_decay": 1.0}, "config.optimizer.ema_decay must be 0, or a decay below 1"),
+        (
+            {"optimizer__schedule": "cosine", "train__max_steps": None},
+            "config.train.max_steps must be given, for the cosine schedule to end at",
+        ),
+        (
+            {"optimizer__schedule": "cosine", "optimizer__warmup_steps": 12},
+            "config.optimizer.warmup_steps must be below config.train.max_steps, 12, for the cosine schedule, not 12.",
+        ),
+    ],
+)
+def test_fields_that_make_no_sense(make_config, tmp_path, fields, message):
+    config = make_config()
+    with config.unlocked():
+        for name, value in fields.items():
+            group, _, field = name.rpartition("__")
+            target = config[group] if group else config
+            target[field] = value
+    with pytest.raises((ValueError, FileNotFoundError, TypeError), match=re.escape(message)):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_end_of_a_cosine_stays(schedule, make_config, tmp_path):
+    claim_workdir(tmp_path, make_config(optimizer__schedule=schedule).to_dict())
+    longer = make_config(optimizer__schedule=schedule, train__max_steps=20).to_dict()
+    if schedule == "constant":
+        check_workdir(tmp_path, longer)
+    else:
+        with pytest.raises(ValueError, match=r"\(train.max_steps: 12 there, 20 now\)"):
+            check_workdir(tmp_path, longer)
