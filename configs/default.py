@@ -53,6 +53,7 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.model.sketch = variant == "sketch"  # a fifth input channel: guided by sketches
     config.model.width = 24  # w
     config.model.fill = "constant"  # what the hole holds at first; or tension_spline, a smooth continuation
+    config.model.skips = False  # from encoders to decoders, as in a U-Net
     config.model.output = "image"  # of both stages; or residual, added to the fill inside the hole
     config.model.attention = "mhtma"  # or its siblings: single, contextual (CA), atma
     config.model.heads = 2  # K

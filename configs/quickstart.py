@@ -12,12 +12,13 @@ everything works; it is no measure of the method.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, small_budget
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """See the top of the file."""
     config = default.get_config(variant, "quickstart")
+    small_budget.apply(config)
     config.batch_size = 8
     config.data.train = "skimage:train"
     config.data.validation = "skimage:validation"
@@ -26,10 +27,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.width = 8
     config.model.discriminator_width = 8
     config.model.discriminator_features = 128
-    config.loss.perceptual_weight = 0.0
-    config.loss.adversarial_weight = 0.001
-    config.optimizer.generator_learning_rate = 1e-3
-    config.optimizer.discriminator_learning_rate = 1e-3
     config.train.max_steps = 900
     config.train.validate_every_epochs = 0.6
     config.train.log_every_steps = 25

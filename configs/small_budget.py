@@ -15,6 +15,7 @@ def apply(config: ConfigDict) -> None:
     config.data.masks = "mixed"
     config.model.fill = "tension_spline"
     config.model.output = "residual"
+    config.model.skips = True
     config.loss.l1 = "by_area"
     config.loss.hole_weight = 1.0
     config.loss.perceptual_weight = 0.0

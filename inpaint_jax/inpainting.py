@@ -187,7 +187,7 @@ def inpaint_file(
         logger.warning("The sketch %s has no line in the hole of %s, which is filled as without one.", sketch, photo)
     try:
         sketches = None if lines is None else lines[None]
-        completed = inpainter.predict(like.pixels[None], hole[None], sketches, margin=0).completed[0]
+        completed = inpainter.predict(like.pixels[None], hole[None], sketches=sketches, margin=0).completed[0]
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

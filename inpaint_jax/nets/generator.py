@@ -1,7 +1,7 @@
 """The two-stage generator of Section III-A (Fig. 2): coarse completion, then refinement along two branches."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,8 @@ class Generator(nn.Module):
         fill: what the hole holds at first, one of `fill.FILLS`.
         output: of both stages, one of `OUTPUTS`: "image", or "residual", which is added to what is in the hole
             already. A residual starts near zero, and so near the fill.
+        skips: whether the decoders also see the encoders' maps of full and half the size, as in a U-Net. Without them
+            all that they know has gone through a quarter of the size.
         dtype: of the computation; parameters, temperatures and outputs are float32.
     """
 
@@ -74,6 +76,7 @@ class Generator(nn.Module):
     temperature_activation: str | None = None
     fill: str = "constant"
     output: str = "image"
+    skips: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @classmethod
@@ -140,14 +143,15 @@ class Generator(nn.Module):
             # Only the hole: elsewhere there is nothing to add, and no reason to learn that.
             return jnp.clip(given + missing * output, -1, 1)
 
-        coarse = CoarseNetwork(self.width, small=self.output == "residual", dtype=self.dtype, name="coarse")(
+        small = self.output == "residual"
+        coarse = CoarseNetwork(self.width, small=small, skips=self.skips, dtype=self.dtype, name="coarse")(
             jnp.concatenate([start, guides], axis=-1)
         )
         coarse = stage(start, coarse)
         # The refinement reads the coarse result inside the hole and the given pixels outside it. The gradient of
         # the refinement's losses flows on into the coarse network.
         cascade = jnp.where(missing > 0, coarse, start)
-        refined, temperatures = RefinementNetwork(**_fields(self), small=self.output == "residual", name="refinement")(
+        refined, temperatures = RefinementNetwork(**_fields(self), small=small, skips=self.skips, name="refinement")(
             jnp.concatenate([cascade, guides], axis=-1), missing[..., 0], margin, without, temperatures
         )
         refined = stage(cascade, refined)
@@ -163,20 +167,22 @@ class CoarseNetwork(nn.Module):
     Attributes:
         width: w.
         small: whether outputs start near zero.
+        skips: see `Generator`.
         dtype: of the computation.
     """
 
     width: int
     small: bool = False
+    skips: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, 4 or 5] -> [B, H, W, 3] float32, which `Generator` makes an image of; H and W multiples of 4."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
-        x = conv(w, kernel_size=5)(x)
+        x = full = conv(w, kernel_size=5)(x)
         x = conv(2 * w, stride=2)(x)
-        x = conv(2 * w)(x)
+        x = half = conv(2 * w)(x)
         x = conv(4 * w, stride=2)(x)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
@@ -184,7 +190,8 @@ class CoarseNetwork(nn.Module):
             x = conv(4 * w, dilation=dilation)(x)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
-        return Decoder(w, small=self.small, dtype=self.dtype, name="decoder")(x)
+        skips = (half, full) if self.skips else None
+        return Decoder(w, small=self.small, dtype=self.dtype, name="decoder")(x, skips)
 
 
 class RefinementNetwork(nn.Module):
@@ -198,6 +205,7 @@ class RefinementNetwork(nn.Module):
         constant_temperature: of its heads; learned by default.
         temperature_activation: the last one of the temperature network; that of the attention by default.
         small: whether outputs start near zero.
+        skips: see `Generator`; they come from the convolution branch.
         dtype: of the computation.
     """
 
@@ -208,6 +216,7 @@ class RefinementNetwork(nn.Module):
     constant_temperature: float | None = None
     temperature_activation: str | None = None
     small: bool = False
+    skips: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -231,7 +240,7 @@ class RefinementNetwork(nn.Module):
         Returns:
             [B, H, W, 3] float32, which `Generator` makes an image of, and the temperatures [B, heads].
         """
-        texture = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
+        texture, *skips = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
         context, temperatures = AttentionBranch(**_fields(self), name="attention_branch")(
             x, hole, margin, without, temperatures
         )
@@ -242,12 +251,13 @@ class RefinementNetwork(nn.Module):
                 f"head_{heads - 1}."
             )
         if "convolution" in without:
-            texture = jnp.zeros_like(texture)
+            texture, *skips = (jnp.zeros_like(maps) for maps in (texture, *skips))
         if "attention" in without:
             context = jnp.zeros_like(context)
         both = jnp.concatenate([texture, context], axis=-1)
         both = GatedConv(4 * self.width, dtype=self.dtype, name="fusion")(both)
-        return Decoder(self.width, small=self.small, dtype=self.dtype, name="decoder")(both), temperatures
+        decoder = Decoder(self.width, small=self.small, dtype=self.dtype, name="decoder")
+        return decoder(both, skips if self.skips else None), temperatures
 
 
 class ConvolutionBranch(nn.Module):
@@ -262,18 +272,18 @@ class ConvolutionBranch(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, 4 or 5] -> [B, H/4, W/4, 4w]."""
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[B, H, W, 4 or 5] -> [B, H/4, W/4, 4w], and maps for skips: [B, H/2, W/2, 2w] and [B, H, W, w]."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
-        x = conv(w, kernel_size=5)(x)
+        x = full = conv(w, kernel_size=5)(x)
         x = conv(w, stride=2)(x)
-        x = conv(2 * w)(x)
+        x = half = conv(2 * w)(x)
         x = conv(2 * w, stride=2)(x)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
         for dilation in _DILATIONS:
             x = conv(4 * w, dilation=dilation)(x)
-        return x
+        return x, half, full
 
 
 class AttentionBranch(nn.Module):
@@ -346,12 +356,14 @@ class Decoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H/4, W/4, 4w] -> [B, H, W, 3] float32, not bounded."""
+    def __call__(self, x: jax.Array, skips: Sequence[jax.Array] | None = None) -> jax.Array:
+        """[B, H/4, W/4, 4w] and maybe maps of half and the full size -> [B, H, W, 3] float32, not bounded."""
         w = self.width
         x = UpsampledGatedConv(2 * w, dtype=self.dtype, name="up_0")(x)
+        x = jnp.concatenate([x, skips[0]], axis=-1) if skips else x
         x = GatedConv(2 * w, dtype=self.dtype, name="gated_0")(x)
         x = UpsampledGatedConv(w, dtype=self.dtype, name="up_1")(x)
+        x = jnp.concatenate([x, skips[1]], axis=-1) if skips else x
         x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
         init = nn.initializers.variance_scaling(1e-4 if self.small else 1.0, "fan_in", "truncated_normal")
         return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
