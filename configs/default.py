@@ -40,6 +40,7 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.data.resize = "shortest"  # side to image_size, then crop; "stretch" resizes both sides (as the paper)
     config.data.crop = "random"  # in training; "center" otherwise
     config.data.flip = 0.5
+    config.data.zoom = 1.0  # training photos are resized to between 1 and this times image_size before the crop
     config.data.workers = 2  # processes that read and mask photos
     config.data.validation_limit = placeholder(int)  # images of the validation set to use; all by default
     # For model.sketch alone: folders of `python -m inpaint_jax.sketching`; made in the workdir by default.
@@ -64,7 +65,9 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.model.discriminator_features = 1024
 
     config.loss = ConfigDict()
-    config.loss.l1 = "mean"  # over all pixels; "by_area" takes one mean over the hole and one over the known pixels
+    # "mean" over all pixels; "by_area" takes one mean over the hole and one over the known pixels; "relative" is the
+    # share of the fill's error inside the hole that is left.
+    config.loss.l1 = "mean"
     config.loss.hole_weight = 6.0  # of the hole's mean, where the other's is 1; for "by_area" alone
     config.loss.coarse_weight = 1.2  # lambda_1
     config.loss.refined_weight = 1.0  # lambda_2

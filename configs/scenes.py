@@ -22,8 +22,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.model.width = 8
     config.model.discriminator_width = 8
     config.model.discriminator_features = 128
-    config.optimizer.ema_decay = 0.998
-    config.train.max_steps = 6000
+    config.optimizer.ema_decay = 0.995
+    config.train.max_steps = 1800
     config.train.validate_every_epochs = 0.5
     config.train.checkpoint_every_steps = 100
     return config

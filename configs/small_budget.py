@@ -13,14 +13,14 @@ def apply(config: ConfigDict) -> None:
         config: of configs/default.py, changed in place. It must set train.max_steps, where the learning rate ends at 0.
     """
     config.data.masks = "mixed"
+    config.data.zoom = 1.5 if not config.model.sketch else 1.0
     config.model.fill = "tension_spline"
     config.model.output = "residual"
     config.model.skips = True
-    config.loss.l1 = "by_area"
-    config.loss.hole_weight = 1.0
+    config.loss.l1 = "relative"
     config.loss.perceptual_weight = 0.0
     config.loss.adversarial_weight = 0.0
-    config.optimizer.generator_learning_rate = 1e-3
+    config.optimizer.generator_learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.ema_decay = 0.99

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 # What the two networks may fight by: eqs. (4) and (5), or WGAN-GP, to which the paper compares them in Table II.
 ADVERSARIAL = ("hinge", "wgan_gp")
 
-# How L1 distances are taken: as one mean over all pixels, as in the paper, or one over the hole and one over the rest.
-L1 = ("mean", "by_area")
+# How L1 distances are taken: as one mean over all pixels, as in the paper; one over the hole and one over the rest; or
+# that inside the hole as a share of the fill's.
+L1 = ("mean", "by_area", "relative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LossWeights:
 
     Attributes:
         l1: how the L1 distances are taken, one of `L1`.
-        hole: weight of the hole in "by_area"; "mean" has no use for it.
+        hole: weight of the hole in "by_area"; the others have no use for it.
         coarse: lambda_1, of the coarse image's L1 distance.
         refined: lambda_2, of the refined image's L1 distance.
         perceptual: lambda_p. At 0 the term is not computed, and needs no VGG.
@@ -67,6 +68,24 @@ def reconstruction_loss_by_area(image: jax.Array, target: jax.Array, mask: jax.A
         [B]; a mean over no pixels counts as nothing.
     """
     return hole_weight * hole_l1(image, target, mask) + hole_l1(image, target, mask <= 0.5)
+
+
+def relative_loss(image: jax.Array, target: jax.Array, filled: jax.Array, mask: jax.Array) -> jax.Array:
+    """The share of the fill's L1 distance inside the hole that is left: 1 is no better than the fill, 0 is the truth.
+
+    So a smooth photo, whose fill is nearly right, counts as much as one full of texture, which nothing can predict; as
+    a mean of PSNR does, whose slope is that of the relative error, too.
+
+    Args:
+        image: [B, H, W, 3] in [0, 1].
+        target: [B, H, W, 3] in [0, 1].
+        filled: [B, H, W, 3] in [0, 1], what the networks started from.
+        mask: [B, H, W], 1 (or True) = missing.
+
+    Returns:
+        [B]; 0 where nothing is missing. A fill that is less than a grey level off counts as one level off.
+    """
+    return hole_l1(image, target, mask) / jnp.maximum(hole_l1(filled, target, mask), 1 / 255)
 
 
 def hole_l1(image: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:

@@ -142,3 +142,13 @@ def test_hole_psnr_sees_the_hole_alone(images):
     np.testing.assert_allclose(metrics.hole_psnr(a, b, mask), -10 * np.log10(inside), rtol=1e-5)
     elsewhere = np.where(mask[..., None], a, 0)
     np.testing.assert_allclose(metrics.hole_psnr(elsewhere, b, mask), metrics.hole_psnr(a, b, mask), rtol=1e-5)
+
+
+def test_relative_loss_is_the_share_of_the_fills_error(images):
+    a, b = images
+    fill = b + 3 * (a - b)
+    mask = np.zeros((3, 8, 6), bool)
+    mask[:2, 2:5, 1:4] = True
+    np.testing.assert_allclose(losses.relative_loss(a, b, fill, mask), [1 / 3, 1 / 3, 0], rtol=1e-4)
+    # A perfect fill: the error counts in grey levels.
+    np.testing.assert_allclose(losses.relative_loss(b + 2 / 255, b, b, mask), [2, 2, 0], rtol=1e-3)

@@ -357,3 +357,20 @@ def test_closing_does_not_wait_for_batches_that_nobody_reads(source):
     start = time.monotonic()
     batches.close()
     assert time.monotonic() - start < 15
+
+
+def test_zoom_shows_parts_of_photos_at_more_than_one_scale(source):
+    """Crops differ from the photo as a whole, and come again by the seed."""
+    plain = train(source, 6, crop="center", flip=0.0)
+    zoomed = train(source, 6, crop="center", flip=0.0, zoom=2.0)
+    again = train(source, 6, crop="center", flip=0.0, zoom=2.0)
+    for one, same in zip(zoomed, again):
+        np.testing.assert_array_equal(one["image"], same["image"])
+    whole = np.stack([resize_and_crop(photo, SIZE) for photo in (source[i] for i in range(COUNT))]).astype(float)
+
+    def distance(batches):
+        images = np.concatenate([batch["image"] for batch in batches]).astype(float)
+        return np.abs(images[:, None] - whole[None]).mean(axis=(2, 3, 4)).min(axis=1)
+
+    assert distance(plain).max() == 0
+    assert (distance(zoomed) > 1).mean() > 0.8

@@ -120,3 +120,26 @@ def test_unknown_names(fields, message):
     image = jnp.zeros((1, 16, 16, 3))
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(Generator(width=4, **fields).init, jax.random.key(0), image, image[..., 0])
+
+
+def test_skips_widen_the_decoders_alone(residual):
+    """Names of parameters stay; only the two layers of each decoder that read the skips are wider."""
+    generator, params, image, mask, _ = residual
+    skipping = generator.clone(skips=True)
+    more = jax.jit(skipping.init)(jax.random.key(0), image, mask)
+    assert jax.tree.structure(more) == jax.tree.structure(params)
+    widened = {
+        "/".join(key.key for key in path[1:-2])
+        for path, leaf in jax.tree.leaves_with_path(more)
+        if leaf.shape != np.shape(_at(params, path))
+    }
+    assert widened == {f"{part}/decoder/gated_{i}" for part in ("coarse", "refinement") for i in range(2)}
+    outputs = jax.jit(skipping.apply)(louder(more), image, mask)
+    assert np.isfinite(outputs.completed).all()
+    np.testing.assert_array_equal(outputs.completed[mask == 0], image[mask == 0])
+
+
+def _at(tree, path):
+    for key in path:
+        tree = tree[key.key]
+    return tree

@@ -257,3 +257,29 @@ def test_progress_keeps_the_best():
     assert progress.update(10, 2.0)
     assert not progress.update(20, 2.0)
     assert (progress.best_step, progress.best_score, progress.validated_step) == (10, 2.0, 20)
+
+
+def test_without_an_adversarial_weight_there_is_no_critic(parts):
+    """The critic stays as it is, nothing of it is logged, and the generator learns from the other terms alone."""
+    generator, discriminator, optimizer, state, batch = parts
+    networks = generator, discriminator, optimizer, optimizer
+    weights = losses.LossWeights(l1="relative", perceptual=0.0, adversarial=0.0)
+    new, logged = jax.jit(make_train_step(*networks, weights, crop_size=CROP))(state, batch, None)
+    for name in ("discriminator", "spectral", "discriminator_optimizer"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(new, name), getattr(state, name))
+    assert not [name for name in logged if "discriminator" in name or "logit" in name or "adversarial" in name]
+    target = batch["image"].astype(np.float32) / 255
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        outputs = generator.apply({"params": params}, target, batch["mask"])
+        shares = [
+            losses.relative_loss(x, target, outputs.filled, batch["mask"]) for x in (outputs.coarse, outputs.refined)
+        ]
+        return jnp.mean(1.2 * shares[0] + shares[1])
+
+    value, gradient = loss(state.generator)
+    assert float(logged["loss/generator"]) == pytest.approx(float(value), rel=1e-5)
+    expected = jax.tree.map(lambda p, g: p - 1e-2 * g, state.generator, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.generator, expected)

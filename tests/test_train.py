@@ -281,7 +281,7 @@ def test_a_run_from_before_a_field_goes_on(tiny_workdir, make_config, tmp_path):
     config = json.loads((old / "config.json").read_text())
     for name in ("adversarial", "gradient_penalty_weight", "l1", "hole_weight"):
         del config["loss"][name]
-    for name in ("attention", "constant_temperature", "temperature_activation", "sketch", "fill", "output"):
+    for name in ("attention", "constant_temperature", "temperature_activation", "sketch", "fill", "output", "skips"):
         del config["model"][name]
     for name in ("schedule", "warmup_steps", "ema_decay"):
         del config["optimizer"][name]

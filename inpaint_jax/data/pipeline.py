@@ -48,13 +48,16 @@ class _TrainingSample(grain.transforms.RandomMap):
     resize: Resize
     crop: Crop
     flip: float
+    zoom: float
     sketches: Sketches | None
     sketch_dropout: float
 
     def random_map(self, element: int, rng: np.random.Generator) -> Batch:
         size = self.masks.size
         image, used = _first_readable(self.source, start=element)
-        image = resize_only(image, size, self.resize)
+        # Nothing is drawn without a zoom, so that such runs stay as they were.
+        scale = rng.uniform(1, self.zoom) if self.zoom > 1 else 1
+        image = resize_only(image, round(scale * size), self.resize)
         shape = image.shape[:2]
         corner = crop_corner(shape, size, self.crop, rng)
         image = cut_square(image, size, corner)
@@ -196,6 +199,7 @@ def training_batches(
     resize: Resize = "shortest",
     crop: Crop = "random",
     flip: float = 0.5,
+    zoom: float = 1.0,
     sketches: Sketches | None = None,
     sketch_dropout: float = 0.0,
     skipped: dict[str, str] | None = None,
@@ -218,6 +222,8 @@ def training_batches(
       resize: "shortest" or "stretch"; see resize_and_crop.
       crop: "random" or "center".
       flip: probability of mirroring left to right.
+      zoom: photos are resized to between 1 and so many times `size` before the crop; 1 where there are sketches, which
+        are of one size.
       sketches: of the photos, by their number; cropped and mirrored as these are.
       sketch_dropout: share of the samples that get no sketch or a part of one; see `sketches.drop_lines`.
       skipped: where to note unreadable files; those in it already are not warned about again.
@@ -236,7 +242,7 @@ def training_batches(
     local_batch = _local_batch_size(batch_size, process_count)
     _check_size(masks, size)
     check_readable(source)
-    sample = _TrainingSample(source, masks, resize, crop, flip, sketches, sketch_dropout)
+    sample = _TrainingSample(source, masks, resize, crop, flip, zoom, sketches, sketch_dropout)
     dataset = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat().random_map(sample, seed=seed)
     # There is no remainder in an endless stream, but rounding its length up would overflow for batches of 1.
     dataset = dataset[process_index::process_count].batch(local_batch, drop_remainder=True)[start_step:]

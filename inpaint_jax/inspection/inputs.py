@@ -129,6 +129,7 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
         resize=fields.get("resize", "shortest"),
         crop=fields.get("crop", "random"),
         flip=fields.get("flip", 0.5),
+        zoom=fields.get("zoom", 1.0),
         sketches=None if data else _sketches(config, workdir, "train", "sketches", source),
         sketch_dropout=fields.get("sketch_dropout", 0.0),
     )

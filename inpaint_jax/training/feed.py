@@ -31,6 +31,7 @@ class Feed:
         resize: "shortest" or "stretch".
         crop: of training photos, "random" or "center".
         flip: probability of mirroring a training photo.
+        zoom: up to how many times `size` a training photo is resized to before the crop.
         validation_limit: how many of the validation photos to use, None for all.
         train_sketches: of the training photos, for a generator that is guided by them.
         validation_sketches: of the validation photos, likewise.
@@ -49,6 +50,7 @@ class Feed:
     resize: Resize
     crop: Crop
     flip: float
+    zoom: float
     validation_limit: int | None
     train_sketches: SketchStore | None = None
     validation_sketches: SketchStore | None = None
@@ -78,6 +80,7 @@ class Feed:
             resize=self.resize,
             crop=self.crop,
             flip=self.flip,
+            zoom=self.zoom,
             sketches=self.train_sketches,
             sketch_dropout=self.sketch_dropout,
             skipped=self.skipped,

@@ -386,6 +386,7 @@ def _open_feed(config: ConfigDict, workdir: Path) -> tuple[Feed, sketches.Sketch
         resize=config.data.resize,
         crop=config.data.crop,
         flip=config.data.flip,
+        zoom=config.data.zoom,
         validation_limit=config.data.validation_limit,
         sketch_dropout=config.data.sketch_dropout,
     )

@@ -192,6 +192,8 @@ def _reconstruction_terms(
     for name, image in (("coarse", outputs.coarse), ("refined", outputs.refined)):
         if weights.l1 == "by_area":
             terms[name] = losses.reconstruction_loss_by_area(image, target, mask, weights.hole)
+        elif weights.l1 == "relative":
+            terms[name] = losses.relative_loss(image, target, outputs.filled, mask)
         else:
             terms[name] = losses.reconstruction_loss(image, target)
     if weights.perceptual:

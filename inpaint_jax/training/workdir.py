@@ -25,12 +25,14 @@ LATER_FIELDS = {
     "model.attention": "mhtma",
     "model.sketch": False,
     "data.sketch_dropout": 0.3,  # of no use without sketches
+    "data.zoom": 1.0,
     "loss.adversarial": "hinge",
     "loss.gradient_penalty_weight": 10.0,
     "loss.l1": "mean",
     "loss.hole_weight": 6.0,  # of no use for "mean"
     "model.fill": "constant",
     "model.output": "image",
+    "model.skips": False,
     "optimizer.schedule": "constant",
     "optimizer.warmup_steps": 0,
     "optimizer.ema_decay": 0.0,
