@@ -2,12 +2,9 @@
 
     python train.py --config=configs/quickstart.py
 
-Two CPU cores, four minutes, 17.43 dB inside the holes of the validation photos (their mean colour: 13.93).
-
-64 x 64, a third of the paper's channels, and no perceptual loss (weight 0), because its VGG weights would have to be
-downloaded. Ten times the paper's learning rate and a tenth of its adversarial weight: this short run came out better
-with them, judged on the same validation photos, and with the discriminator's width changed along. It shows that
-everything works; it is no measure of the method.
+Two CPU cores, four minutes. 64 x 64, a third of the paper's channels, the settings of small_budget.py. Nine photos,
+three of them of textures, teach little that holds for other photos: nearly all that makes this model better than the
+classical methods is the fill that it starts from. It shows that everything works; it is no measure of the method.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +21,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.validation = "skimage:validation"
     config.data.test = "skimage:validation"
     config.data.image_size = 64
+    config.data.zoom = 2.0  # the tiles have 128 to 256 pixels
     config.model.width = 8
     config.model.discriminator_width = 8
     config.model.discriminator_features = 128

@@ -20,8 +20,7 @@ def apply(config: ConfigDict) -> None:
     config.loss.l1 = "relative"
     config.loss.perceptual_weight = 0.0
     config.loss.adversarial_weight = 0.0
-    config.optimizer.generator_learning_rate = 2e-3
+    config.optimizer.generator_learning_rate = 3e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.ema_decay = 0.99
-    config.train.select_by = "hole_l1"

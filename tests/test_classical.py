@@ -48,5 +48,5 @@ def test_biharmonic_continues_a_ramp():
 
 
 def test_unknown_method(photo_and_mask):
-    with pytest.raises(ValueError, match="choose of mean, telea, navier_stokes, biharmonic"):
-        classical.complete("patchmatch", *photo_and_mask)
+    with pytest.raises(ValueError, match="choose of mean, telea, navier_stokes, biharmonic, patchmatch"):
+        classical.complete("magic", *photo_and_mask)

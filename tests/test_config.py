@@ -47,7 +47,7 @@ def test_configs_load_and_keep_the_papers_settings(name):
         ({"seed": -1}, "config.seed must be between"),
         ({"loss__adversarial": "lsgan"}, "config.loss.adversarial must be hinge or wgan_gp, not 'lsgan'."),
         ({"loss__gradient_penalty_weight": -1.0}, "config.loss.gradient_penalty_weight must be 0 or more, not -1.0."),
-        ({"loss__l1": "median"}, "config.loss.l1 must be mean or by_area, not 'median'."),
+        ({"loss__l1": "median"}, "config.loss.l1 must be mean or by_area or relative, not 'median'."),
         ({"model__fill": "telea"}, "config.model.fill must be constant or tension_spline, not 'telea'."),
         ({"model__output": "sum"}, "config.model.output must be image or residual, not 'sum'."),
         ({"train__select_by": "psnr"}, "config.train.select_by must be loss or hole_l1, not 'psnr'."),
