@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/python evaluate.py --workdir=runs/quickstart --output=runs/quickstart/eval --resume --fid=off \
-		--methods=mean,telea,navier_stokes,biharmonic
+		--methods=mean,telea,navier_stokes,biharmonic,tension_spline
 
 # Runs the notebooks on that model; pages to open in a browser end up in runs/quickstart/notebooks.
 notebooks: quickstart

@@ -1,7 +1,8 @@
 """Trains the paper's model and its siblings with equal budgets, evaluates them together, and writes the comparison.
 
     python benchmarks/ablation.py --train=folder:PHOTOS/train --validation=folder:PHOTOS/val --output=runs/ablation
-        [--masks=folder:MASKS] [--vgg-weights=FILE] [--variants=mhtma,contextual,...] [--seeds=0,1] [--steps=400]
+        [--study=attention|recipe] [--masks=folder:MASKS] [--vgg-weights=FILE] [--variants=mhtma,contextual,...]
+        [--seeds=0,1] [--steps=400]
         [--size=96] [--width=8] [--batch-size=8] [--json=FILE]
 
 Each run is train.py with a few fields changed, in OUTPUT/VARIANT_SEED; a command that was stopped goes on where it was.
@@ -26,25 +27,44 @@ from inpaint_jax.writers import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# What each variant changes, and the table of the paper that it answers.
-VARIANTS = {
-    "mhtma": {},
-    "single": {"model.attention": "single"},
-    "contextual": {"model.attention": "contextual"},  # Table I
-    "atma": {"model.attention": "atma"},  # Table I
-    "leaky_relu": {"model.temperature_activation": "leaky_relu"},  # Fig. 6
-    "wgan_gp": {"loss.adversarial": "wgan_gp"},  # Table II
+# What each variant changes, and the table of the paper that it answers; and what each part of the settings for small
+# budgets is worth.
+STUDIES = {
+    "attention": {
+        "mhtma": {},
+        "single": {"model.attention": "single"},
+        "contextual": {"model.attention": "contextual"},  # Table I
+        "atma": {"model.attention": "atma"},  # Table I
+        "leaky_relu": {"model.temperature_activation": "leaky_relu"},  # Fig. 6
+        "wgan_gp": {"loss.adversarial": "wgan_gp"},  # Table II
+    },
+    "recipe": {
+        "recipe": {},
+        "constant_fill": {"model.fill": "constant"},
+        "image_output": {"model.output": "image"},
+        "no_skips": {"model.skips": False},
+        "l1_by_area": {"loss.l1": "by_area", "loss.hole_weight": 1.0},
+        "l1_mean": {"loss.l1": "mean"},
+        "freeform_masks": {"data.masks": "freeform"},
+        "no_zoom": {"data.zoom": 1.0},
+        "no_average": {"optimizer.ema_decay": 0.0},
+        "constant_rate": {"optimizer.schedule": "constant"},
+        "critic": {"loss.adversarial_weight": 0.001},
+    },
 }
+CONFIGS = {"attention": "configs/paris_streetview.py", "recipe": "configs/scenes.py"}
 
-# As in docs/street.md: chosen there by shorter runs of the MHTMA model alone.
 COMMON = {
     "data.workers": 1,
     "model.discriminator_width": 8,
     "model.discriminator_features": 128,
-    "optimizer.generator_learning_rate": 1e-3,
     "optimizer.discriminator_learning_rate": 1e-3,
-    "loss.adversarial_weight": 0.001,
     "train.checkpoint_every_steps": 100,
+}
+# As in docs/street.md: chosen there by shorter runs of the MHTMA model alone.
+COMMONS = {
+    "attention": COMMON | {"optimizer.generator_learning_rate": 1e-3, "loss.adversarial_weight": 0.001},
+    "recipe": COMMON | {"optimizer.ema_decay": 0.99},
 }
 FIGURES = ("mae", "psnr", "ssim")
 
@@ -57,7 +77,8 @@ def main() -> None:
     parser.add_argument("--masks", default="generated", help="of the evaluation, as in evaluate.py")
     parser.add_argument("--vgg-weights", help="a file; '' trains without the perceptual loss")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--study", choices=STUDIES, default="attention")
+    parser.add_argument("--variants", help="of the study, all by default")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--size", type=int, default=96)
@@ -65,20 +86,22 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    variants = arguments.variants.split(",")
-    if unknown := set(variants) - set(VARIANTS):
-        parser.error(f"there is no variant {min(unknown)!r}; choose from {', '.join(VARIANTS)}")
+    known = STUDIES[arguments.study]
+    variants = arguments.variants.split(",") if arguments.variants else list(known)
+    if unknown := set(variants) - set(known):
+        parser.error(f"there is no variant {min(unknown)!r}; choose from {', '.join(known)}")
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
 
     names = [f"{variant}_{seed}" for seed in seeds for variant in variants]
     for name in names:
         train(name, arguments)
     evaluate(names, arguments)
-    rows = summarise(variants, seeds, arguments.output)
+    rows = summarise({variant: known[variant] for variant in variants}, seeds, arguments.output)
     table = to_markdown(rows)
     print(table)
     (arguments.output / "table.md").write_text(table)
-    settings = {name: getattr(arguments, name) for name in ("steps", "size", "width", "batch_size")} | COMMON
+    settings = {name: getattr(arguments, name) for name in ("steps", "size", "width", "batch_size")}
+    settings |= COMMONS[arguments.study]
     result = {**describe(("jax", "flax")), "settings": settings, "seeds": seeds, "rows": rows}
     for path in (arguments.output / "ablation.json", arguments.json):
         if path:
@@ -91,8 +114,8 @@ def train(name: str, arguments: argparse.Namespace) -> None:
     """One run by train.py; returns at once if it is complete."""
     variant, _, seed = name.rpartition("_")
     fields = {
-        **COMMON,
-        **VARIANTS[variant],
+        **COMMONS[arguments.study],
+        **STUDIES[arguments.study][variant],
         "name": name,
         "seed": seed,
         "batch_size": arguments.batch_size,
@@ -108,7 +131,7 @@ def train(name: str, arguments: argparse.Namespace) -> None:
         fields["loss.vgg_weights"] = arguments.vgg_weights
     elif arguments.vgg_weights == "":
         fields["loss.perceptual_weight"] = 0.0
-    call("train.py", f"--workdir={arguments.output / name}", "--config=configs/paris_streetview.py", **fields)
+    call("train.py", f"--workdir={arguments.output / name}", f"--config={CONFIGS[arguments.study]}", **fields)
 
 
 def evaluate(names: Sequence[str], arguments: argparse.Namespace) -> None:
@@ -128,12 +151,12 @@ def call(script: str, *flags: str, **fields: Any) -> None:
     subprocess.run([sys.executable, str(REPOSITORY / script), *flags, *overrides], cwd=REPOSITORY, check=True)
 
 
-def summarise(variants: Sequence[str], seeds: Sequence[int], output: Path) -> list[dict[str, Any]]:
+def summarise(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], output: Path) -> list[dict[str, Any]]:
     """A row for every variant with what each seed gave, all of it of the checkpoint with the lowest validation loss."""
     evaluated = json.loads((output / "metrics.json").read_text())["rows"]
     overall = {row["method"]: row for row in evaluated if row["bin"] == "all"}
     rows = []
-    for variant in variants:
+    for variant, changes in variants.items():
         runs = [f"{variant}_{seed}" for seed in seeds]
         best = {run: _best_validation(read_metrics(output / run)) for run in runs}
         each = {figure: [overall[run][figure] for run in runs] for figure in FIGURES}
@@ -143,7 +166,7 @@ def summarise(variants: Sequence[str], seeds: Sequence[int], output: Path) -> li
             [value for name, value in sorted(best[run].items()) if name.startswith("validation/temperature/")]
             for run in runs
         ]
-        rows.append({"variant": variant, "changes": VARIANTS[variant], **each})
+        rows.append({"variant": variant, "changes": changes, **each})
     return rows
 
 
@@ -155,10 +178,10 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for row in rows:
         cells = [
-            _cell(row["psnr"], "{:.2f}"),
-            _cell(row["hole_psnr"], "{:.2f}"),
+            _cell(row["psnr"], "{:.3f}"),
+            _cell(row["hole_psnr"], "{:.3f}"),
             _cell(row["ssim"], "{:.4f}"),
-            _cell(row["mae"], "{:.3f}"),
+            _cell(row["mae"], "{:.4f}"),
         ]
         temperatures = "; ".join(", ".join(f"{t:.2g}" for t in run) for run in row["temperatures"])
         steps = ", ".join(str(step) for step in row["step"])

@@ -21,7 +21,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.validation = "skimage:validation"
     config.data.test = "skimage:validation"
     config.data.image_size = 64
-    config.data.zoom = 2.0  # the tiles have 128 to 256 pixels
+    if not config.model.sketch:
+        config.data.zoom = 2.0  # the tiles have 128 to 256 pixels
     config.model.width = 8
     config.model.discriminator_width = 8
     config.model.discriminator_features = 128

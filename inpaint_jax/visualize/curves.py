@@ -44,6 +44,9 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         title="Discriminator",
         ylabel="loss, logit",
     )
+    if not panels[0, 1].lines:
+        panels[0, 1].set(title="No discriminator")
+        panels[0, 1].set_axis_off()
     _plot(
         panels[1, 0],
         rows,
