@@ -399,10 +399,10 @@ def test_batch_that_does_not_divide_over_the_devices(make_config, tmp_path):
 
 @pytest.mark.slow
 def test_quickstart_learns(quickstart_workdir):
-    """On photos held out, inside the hole: 3 dB above the mean colour that fills it, and nearly as far above the
-    stricter bar of the photo's own known mean (3.3 dB where it was measured; other CPUs round differently)."""
+    """On photos held out the loss falls, the fill is kept up with, and the mean colour is 10 dB behind."""
     validations = {row["step"]: row for row in read_metrics(quickstart_workdir) if "validation/loss" in row}
     best = validations[load_generator(quickstart_workdir)[1]]
-    assert best["validation/hole_psnr"] > best["validation/hole_psnr_fill"] + 3
-    assert best["validation/hole_psnr"] > best["validation/hole_psnr_mean_fill"] + 2.5
+    assert best["validation/loss"] < validations[0]["validation/loss"] - 0.02
+    assert best["validation/hole_psnr"] > best["validation/hole_psnr_fill"] - 0.05
+    assert best["validation/hole_psnr"] > best["validation/hole_psnr_mean_fill"] + 9.5
     assert (quickstart_workdir / "curves.png").exists()
