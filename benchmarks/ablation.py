@@ -23,7 +23,7 @@ from typing import Any
 from hardware import describe
 
 from inpaint_jax.visualize import temperature_curves
-from inpaint_jax.writers import read_metrics
+from inpaint_jax.writers import best_validation, read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,7 +45,7 @@ STUDIES = {
         "no_skips": {"model.skips": False},
         "l1_by_area": {"loss.l1": "by_area", "loss.hole_weight": 1.0},
         "l1_mean": {"loss.l1": "mean"},
-        "freeform_masks": {"data.masks": "freeform"},
+        "freeform_masks": {"data.masks": "freeform"},  # its hole PSNR is of such masks, too
         "no_zoom": {"data.zoom": 1.0},
         "no_average": {"optimizer.ema_decay": 0.0},
         "constant_rate": {"optimizer.schedule": "constant"},
@@ -152,13 +152,13 @@ def call(script: str, *flags: str, **fields: Any) -> None:
 
 
 def summarise(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], output: Path) -> list[dict[str, Any]]:
-    """A row for every variant with what each seed gave, all of it of the checkpoint with the lowest validation loss."""
+    """A row for every variant with what each seed gave, all of it of the best checkpoint."""
     evaluated = json.loads((output / "metrics.json").read_text())["rows"]
     overall = {row["method"]: row for row in evaluated if row["bin"] == "all"}
     rows = []
     for variant, changes in variants.items():
         runs = [f"{variant}_{seed}" for seed in seeds]
-        best = {run: _best_validation(read_metrics(output / run)) for run in runs}
+        best = {run: best_validation(read_metrics(output / run)) for run in runs}
         each = {figure: [overall[run][figure] for run in runs] for figure in FIGURES}
         each["step"] = [best[run]["step"] for run in runs]
         each["hole_psnr"] = [best[run]["validation/hole_psnr"] for run in runs]
@@ -194,11 +194,6 @@ def _cell(values: Sequence[float], form: str) -> str:
     if len(values) == 1:
         return mean
     return f"{mean} ({form.format(min(values))} – {form.format(max(values))})"
-
-
-def _best_validation(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The line of the checkpoint that evaluate.py takes."""
-    return min((row for row in rows if "validation/loss" in row), key=lambda row: row["validation/loss"])
 
 
 if __name__ == "__main__":

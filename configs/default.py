@@ -40,7 +40,8 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.data.resize = "shortest"  # side to image_size, then crop; "stretch" resizes both sides (as the paper)
     config.data.crop = "random"  # in training; "center" otherwise
     config.data.flip = 0.5
-    config.data.zoom = 1.0  # training photos are resized to between 1 and this times image_size before the crop
+    # Training photos are resized to between 1 and this times image_size before the crop; smaller ones are enlarged.
+    config.data.zoom = 1.0
     config.data.workers = 2  # processes that read and mask photos
     config.data.validation_limit = placeholder(int)  # images of the validation set to use; all by default
     # For model.sketch alone: folders of `python -m inpaint_jax.sketching`; made in the workdir by default.
@@ -66,14 +67,16 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
 
     config.loss = ConfigDict()
     # "mean" over all pixels; "by_area" takes one mean over the hole and one over the known pixels; "relative" is the
-    # share of the fill's error inside the hole that is left.
+    # share of the fill's error inside the hole that is left (with model.output=image nothing then trains known pixels).
     config.loss.l1 = "mean"
     config.loss.hole_weight = 6.0  # of the hole's mean, where the other's is 1; for "by_area" alone
     config.loss.coarse_weight = 1.2  # lambda_1
     config.loss.refined_weight = 1.0  # lambda_2
     # lambda_p, of activations scaled by features.vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights
     config.loss.perceptual_weight = 0.004
-    config.loss.adversarial_weight = 0.01  # lambda_adv^G; 0 trains without the discriminator, and saves its time
+    config.loss.adversarial_weight = (
+        0.01  # lambda_adv^G; 0 trains without the discriminator: saves its time, not its memory
+    )
     config.loss.adversarial = "hinge"  # with spectral norms; "wgan_gp" has a gradient penalty instead (Table II)
     config.loss.gradient_penalty_weight = 10.0  # lambda of WGAN-GP (Gulrajani et al. 2017); for "wgan_gp" alone
     config.loss.vgg_weights = placeholder(str)  # a file; downloaded into the cache by default

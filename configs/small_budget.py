@@ -1,6 +1,6 @@
-"""What we found to be better than the paper's settings where a model is trained for minutes or hours, not for days.
+"""What we use instead of the paper's settings where a model is trained for minutes or hours, not for days.
 
-No config to train with: `apply` is used by those that we train ourselves. docs/recipe.md says what each part is worth.
+No config to train with: those that we train ourselves call `apply`. docs/recipe.md says what we know of each part.
 """
 
 from ml_collections import ConfigDict

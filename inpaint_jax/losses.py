@@ -21,7 +21,7 @@ L1 = ("mean", "by_area", "relative")
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """The weights of eqs. (2) and (6); the defaults are the paper's.
+    """How L1 distances are taken, and the weights of eqs. (2) and (6); the defaults are the paper's, but for `hole`.
 
     Attributes:
         l1: how the L1 distances are taken, one of `L1`.
@@ -38,6 +38,10 @@ class LossWeights:
     refined: float = 1.0
     perceptual: float = 0.004
     adversarial: float = 0.01
+
+    def __post_init__(self):
+        if self.l1 not in L1:
+            raise ValueError(f"l1 must be {' or '.join(L1)}, not {self.l1!r}.")
 
 
 def reconstruction_loss(image: jax.Array, target: jax.Array) -> jax.Array:
@@ -85,7 +89,8 @@ def relative_loss(image: jax.Array, target: jax.Array, filled: jax.Array, mask: 
     Returns:
         [B]; 0 where nothing is missing. A fill that is less than a grey level off counts as one level off.
     """
-    return hole_l1(image, target, mask) / jnp.maximum(hole_l1(filled, target, mask), 1 / 255)
+    before = jax.lax.stop_gradient(hole_l1(filled, target, mask))
+    return hole_l1(image, target, mask) / jnp.maximum(before, 1 / 255)
 
 
 def hole_l1(image: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +130,14 @@ def _tensorboard_writer(workdir: Path):
 
     tf.config.set_visible_devices([], "GPU")  # or it would take the memory that JAX needs
     return metric_writers.SummaryWriter(str(workdir))
+
+
+def best_validation(rows: Iterable[Mapping[str, Any]], select_by: str = "loss") -> Mapping[str, Any] | None:
+    """The row of the validation whose checkpoint is the best one; None without a validation.
+
+    Args:
+        rows: of `read_metrics`.
+        select_by: the run's config.train.select_by.
+    """
+    name = f"validation/{select_by}"
+    return min((row for row in rows if row.get(name) is not None), key=lambda row: row[name], default=None)

@@ -234,7 +234,7 @@ class FreeFormMasks:
 class MixedMasks:
     """Holes of all sizes: with equal chances a training mask of the paper, strokes alone, or strokes of a wanted ratio.
 
-    The wanted ratio is uniform over `MIXED_RATIOS`, so that every bin of the tables by ratio is trained for.
+    The wanted ratio is uniform over `MIXED_RATIOS`, reached from above, so that every bin of the tables is trained for.
     """
 
     size: int

@@ -1,13 +1,12 @@
 """Methods without learning to compare with. Imports no jax, because the processes that run them import it again."""
 
-import importlib.util
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
-_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, pypatchmatch's own advice
+_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, the value of pypatchmatch's examples
 _RADIUS = 3  # pixels around a missing one that OpenCV's methods look at; the value of its tutorials
 
 
@@ -92,5 +91,12 @@ def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; choose of {', '.join(names)}.")
-    if method == "patchmatch" and importlib.util.find_spec("patchmatch") is None:
-        raise ValueError("The method patchmatch needs the extra of its name: pip install 'inpaint-jax[patchmatch]'.")
+    if method == "patchmatch":
+        try:
+            from patchmatch import patch_match
+        except ImportError:
+            usable = False
+        else:
+            usable = patch_match.patchmatch_available
+        if not usable:
+            raise ValueError("The method patchmatch needs its extra: pip install 'inpaint-jax[patchmatch]'.")

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_GROUPS = ("feature_group_count", "batch_group_count")
 _TRANSPOSED = ("NHWC", "HWOI", "NHWC")  # the kernel's channels change places
 
 # So few channels that the phases of an input's gradient are better computed together, as channels of one convolution.
@@ -109,9 +110,6 @@ def _handles(
         and all(value is None for name, value in options.items() if name not in ("precision", *_GROUPS))
         and all(options.get(name, 1) == 1 for name in _GROUPS)
     )
-
-
-_GROUPS = ("feature_group_count", "batch_group_count")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

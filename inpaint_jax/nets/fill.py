@@ -17,7 +17,7 @@ HOLE_COLOUR = (0.485, 0.456, 0.406)
 """The mean colour of ImageNet, in [0, 1]."""
 
 _STIFFNESS = 4.0  # lambda in squared pixels; 1 to 8 do as well on photos of 64 to 256 pixels
-_ITERATIONS = 3  # conjugate gradients; the result is then within 0.1 dB of the exact one
+_ITERATIONS = 3  # conjugate gradients; the result is within 0.03 dB of the exact one on average, 0.2 in wide holes
 _SMOOTHING = 2  # Chebyshev steps before and after each correction from the next coarser grid
 _COARSEST = 8  # cells along the longer side
 
@@ -50,7 +50,7 @@ def tension_spline(
 
     Args:
         image: [B, H, W, 3] float in [0, 1], any H and W; what it holds inside the hole is never looked at.
-        mask: [B, H, W], 1 (or True) = missing. A hole without any known pixel around it gets `HOLE_COLOUR`.
+        mask: [B, H, W], 1 (or True) = missing. An image without any known pixel gets `HOLE_COLOUR`.
         stiffness: lambda, in squared pixels.
         iterations: of the conjugate gradients; 12 are as good as exact in float32.
 
@@ -140,7 +140,7 @@ def _enlarge(x: jax.Array, shape: Sequence[int]) -> jax.Array:
 def _smooth(
     u: jax.Array, residual: jax.Array, hole: jax.Array, stiffness: float, *, coarsest: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """Chebyshev iteration: takes the errors out of u that a coarser grid cannot show; all, on the coarsest grid.
+    """Chebyshev iteration: takes the errors out of u that a coarser grid cannot show; most, on the coarsest grid.
 
     Args:
         u: [..., H, W].

@@ -86,8 +86,13 @@ class Run:
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The row of the validation with the lowest loss."""
-        return min(self.validations, key=lambda row: row["validation/loss"], default=None)
+        """The row of the validation whose checkpoint is the best one."""
+        return writers.best_validation(self.rows, self.select_by)
+
+    @property
+    def select_by(self) -> str:
+        """By which figure of the validation."""
+        return self.config.get("train", {}).get("select_by", "loss")
 
     def state(self) -> str:
         """How far the run has come, in a sentence or two; whether it is running now, no file says."""
@@ -104,7 +109,7 @@ class Run:
             # Epochs are rounded in the log.
             patient = stale_epochs < schedule.get("patience_epochs", math.inf) - 1e-3
             if not patient or stale_steps >= (schedule.get("patience_steps") or math.inf):
-                return f"Finished: the validation loss has not fallen for {stale_epochs:.1f} epochs."
+                return f"Finished: the validation's {self.select_by} has not fallen for {stale_epochs:.1f} epochs."
         to_go = f" of at most {limit:,}" if limit else ""
         return f"Not finished: step {step:,}{to_go} is logged, epoch {epoch:.1f}. The same train.py command goes on."
 

@@ -80,7 +80,7 @@ def _tiles(run: Run) -> str:
         last = run.rows[-1]
         tiles.append(("steps", f"{last['step']:,}", f"epoch {last['epoch']:.1f}"))
     if best := run.best:
-        at = f"at step {best['step']:,}, the lowest"
+        at = f"at step {best['step']:,}, the " + ("lowest" if run.select_by == "loss" else f"best by {run.select_by}")
         tiles.append(("validation loss", f"{best['validation/loss']:.4f}", at))
         if (psnr := best.get("validation/hole_psnr")) is not None:
             bar = best.get("validation/hole_psnr_mean_fill")
@@ -168,7 +168,7 @@ def _sheets(run: Run) -> str:
         caption = f"<strong>step {step:,}</strong>"
         if psnr := losses.get(step, {}).get("validation/hole_psnr"):
             caption += f", {psnr:.2f} dB in the hole"
-        figures.append(_figure(picture, caption + (" (lowest loss)" if step == best else "")))
+        figures.append(_figure(picture, caption + (" (best)" if step == best else "")))
     text = f'<h3>Sheets</h3>\n<div class="sheets">{"".join(figures)}</div>'
     text += _left_out(len(chosen), len(steps), "sheets", ", all of them in samples/")
     return text + (_nothing(f"Unreadable: {', '.join(broken)}.") if broken else "")

@@ -87,7 +87,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     demand("data.image_size", size >= 16, "at least 16")
     demand("seed", 0 <= seed < 2**31, "between 0 and 2^31")
     zoom = _get(config, "data.zoom")
-    demand("data.zoom", zoom == 1 or (zoom > 1 and not config["model"]["sketch"]), "at least 1, and 1 with sketches")
+    free = not config["model"]["sketch"]
+    demand("data.zoom", zoom == 1 or (1 < zoom <= 4 and free), "from 1 to 4, and 1 with sketches")
     demand("data.flip", 0 <= flip <= 1, "a probability")
     demand("optimizer.ema_decay", 0 <= config["optimizer"]["ema_decay"] < 1, "0, or a decay below 1 such as 0.999")
     if config["optimizer"]["schedule"] == "cosine":

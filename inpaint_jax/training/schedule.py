@@ -15,7 +15,7 @@ class Schedule:
     Attributes:
         steps_per_epoch: a pass over the data need not be a whole number of steps.
         max_steps: inf for no limit.
-        patience: steps without a better validation loss before the run stops.
+        patience: steps without a better validation before the run stops.
         validate_every: steps.
         checkpoint_every: steps, besides the checkpoints after validations.
         log_every: steps.
