@@ -15,7 +15,7 @@ except ImportError:
     tf = None
 
 from inpaint_jax.visualize import image_sheet, training_curves
-from inpaint_jax.writers import RunWriter, read_metrics
+from inpaint_jax.writers import RunWriter, best_validation, read_metrics
 
 
 def test_lines_and_sheet(tmp_path):
@@ -96,3 +96,15 @@ def test_curves_show_the_rows():
     np.testing.assert_allclose(lines["coarse, L1"], [(s, 1 / (s + 1)) for s in range(9)])
     np.testing.assert_allclose(lines["head 1"], [(s, s) for s in range(9)])
     np.testing.assert_allclose(lines["refined"], [(9, 20.0)])
+
+
+def test_the_best_validation_is_that_of_the_selection():
+    rows = [
+        {"step": 0, "validation/loss": 3.0, "validation/hole_l1": 0.3},
+        {"step": 5, "loss/generator": 1.0},
+        {"step": 6, "validation/loss": 1.0, "validation/hole_l1": 0.2},
+        {"step": 9, "validation/loss": 2.0, "validation/hole_l1": 0.1},
+    ]
+    assert best_validation(rows)["step"] == 6
+    assert best_validation(rows, "hole_l1")["step"] == 9
+    assert best_validation(rows[1:2]) is None
