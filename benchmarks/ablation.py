@@ -22,6 +22,7 @@ from typing import Any
 
 from hardware import describe
 
+from inpaint_jax.checkpoints import load_config
 from inpaint_jax.visualize import temperature_curves
 from inpaint_jax.writers import best_validation, read_metrics
 
@@ -43,7 +44,7 @@ STUDIES = {
         "constant_fill": {"model.fill": "constant"},
         "image_output": {"model.output": "image"},
         "no_skips": {"model.skips": False},
-        "l1_by_area": {"loss.l1": "by_area", "loss.hole_weight": 1.0},
+        "l1_relative": {"loss.l1": "relative"},
         "l1_mean": {"loss.l1": "mean"},
         "freeform_masks": {"data.masks": "freeform"},  # its hole PSNR is of such masks, too
         "no_zoom": {"data.zoom": 1.0},
@@ -158,7 +159,7 @@ def summarise(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], o
     rows = []
     for variant, changes in variants.items():
         runs = [f"{variant}_{seed}" for seed in seeds]
-        best = {run: best_validation(read_metrics(output / run)) for run in runs}
+        best = {run: _best(output / run) for run in runs}
         each = {figure: [overall[run][figure] for run in runs] for figure in FIGURES}
         each["step"] = [best[run]["step"] for run in runs]
         each["hole_psnr"] = [best[run]["validation/hole_psnr"] for run in runs]
@@ -168,6 +169,11 @@ def summarise(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], o
         ]
         rows.append({"variant": variant, "changes": changes, **each})
     return rows
+
+
+def _best(workdir: Path) -> Mapping[str, Any]:
+    """The row of the checkpoint that evaluate.py takes."""
+    return best_validation(read_metrics(workdir), load_config(workdir)["train"]["select_by"])
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

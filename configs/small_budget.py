@@ -17,10 +17,12 @@ def apply(config: ConfigDict) -> None:
     config.model.fill = "tension_spline"
     config.model.output = "residual"
     config.model.skips = True
-    config.loss.l1 = "relative"
+    config.loss.l1 = "by_area"
+    config.loss.hole_weight = 1.0
     config.loss.perceptual_weight = 0.0
     config.loss.adversarial_weight = 0.0
     config.optimizer.generator_learning_rate = 3e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.ema_decay = 0.99
+    config.train.select_by = "hole_l1"
