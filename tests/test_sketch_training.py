@@ -28,7 +28,7 @@ from inpaint_jax.visualize import network_input
 from inpaint_jax.writers import read_metrics
 
 
-@pytest.mark.parametrize("name", ["default", "paris_streetview", "celeba_hq", "places2", "quickstart"])
+@pytest.mark.parametrize("name", ["default", "paris_streetview", "celeba_hq", "places2", "quickstart", "scenes"])
 def test_every_config_has_the_variant(name):
     module = importlib.import_module(f"configs.{name}")
     plain, guided = module.get_config(), module.get_config("sketch")
@@ -37,6 +37,9 @@ def test_every_config_has_the_variant(name):
     for config in (plain, guided):
         assert config.data.sketch_dropout == 0.3
         config.name, config.model.sketch = "", None
+    # Sketches are of one size, so that photos of other scales have none.
+    assert guided.data.zoom == 1
+    plain.data.zoom = 1.0
     assert plain.to_dict() == guided.to_dict()
     with pytest.raises(ValueError, match="There is no variant 'scribble'; leave it out, or take :sketch"):
         module.get_config("scribble")
