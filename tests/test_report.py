@@ -232,7 +232,7 @@ def test_an_early_stop_is_told_from_an_interruption(finished):
     ]
     endless = {"max_steps": None, "patience_epochs": 2.4, "patience_steps": None}
     stale = dataclasses.replace(run, rows=rows, config={"": {}, "train": endless})
-    assert stale.state() == "Finished: the validation loss has not fallen for 2.4 epochs."
+    assert stale.state() == "Finished: the validation's loss has not fallen for 2.4 epochs."
     patient = {"": {}, "train": endless | {"patience_epochs": 2.5}}
     assert dataclasses.replace(stale, config=patient).state().startswith("Not finished: step 12 is logged")
     patient["train"]["patience_steps"] = 6
