@@ -26,9 +26,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
     # Three of the nine photos are textures; by area, they would have most of the weight, and others get worse.
     config.loss.l1 = "relative"
     config.train.select_by = "loss"
-    config.model.width = 8
-    config.model.discriminator_width = 8
-    config.model.discriminator_features = 128
     config.train.max_steps = 900
     config.train.validate_every_epochs = 0.6
     config.train.log_every_steps = 25

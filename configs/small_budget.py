@@ -14,6 +14,9 @@ def apply(config: ConfigDict) -> None:
     """
     config.data.masks = "mixed"
     config.data.zoom = 1.5 if not config.model.sketch else 1.0
+    config.model.width = 8
+    config.model.discriminator_width = 8
+    config.model.discriminator_features = 128
     config.model.fill = "tension_spline"
     config.model.output = "residual"
     config.model.skips = True
