@@ -3,8 +3,9 @@
     python train.py --config=configs/scenes.py \\
         --config.data.train=folder:PATH/TO/train --config.data.validation=folder:PATH/TO/val
 
-3 images/s on one of two CPU cores, beside another run: 40 minutes. Not yet trained to its end by us. For a longer run raise
-train.max_steps from the start: the learning rate falls to 0 there. `benchmarks/ablation.py --study=recipe` starts here.
+3 images/s on one of two CPU cores, beside another run: 40 minutes. Not yet trained to its end by us. For a longer run
+raise train.max_steps from the start: the learning rate falls to 0 there. `benchmarks/ablation.py --study=recipe` starts
+here.
 """
 
 from ml_collections import ConfigDict
