@@ -1,6 +1,6 @@
 """Fills holes: python inpaint.py --checkpoint=runs/places2 --image=photo.jpg --mask=hole.png --output=out.png.
 
---checkpoint is a workdir or a file of `python -m inpaint_jax.export`. --image may be a folder; then --mask is a folder
+--checkpoint is a workdir or a file of `inpaint-jax export`. --image may be a folder; then --mask is a folder
 with a mask of the same name for every photo, or one file for all, and --output a folder. Without --mask, the
 transparent part of a photo is the hole. A model that is guided by sketches takes --sketch=lines.png, found like masks:
 white lines on black, or lines of any colour on a transparent ground, one pixel wide at best, as in its training; only
@@ -37,16 +37,16 @@ def main(argv: list[str]) -> int | str:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
-    from inpaint_jax import inpainting  # takes seconds, which --help need not wait for
     from inpaint_jax.compilation import keep_programs
+    from inpaint_jax.inference import files  # takes seconds, which --help need not wait for
 
     keep_programs()
-    rules = inpainting.HoleRules(invert=_INVERT.value, resize=_RESIZE.value, invert_sketch=_INVERT_SKETCH.value)
+    rules = files.HoleRules(invert=_INVERT.value, resize=_RESIZE.value, invert_sketch=_INVERT_SKETCH.value)
     try:
-        summary = inpainting.inpaint_files(
+        summary = files.inpaint_files(
             _CHECKPOINT.value, _IMAGE.value, _OUTPUT.value, _MASK.value, _SKETCH.value, step=_STEP.value, rules=rules
         )
-    except inpainting.InpaintingError as error:
+    except files.InpaintingError as error:
         return str(error)
     return 1 if summary.failed else 0
 

@@ -28,7 +28,7 @@ from timing import Table, format_seconds, format_spread, rates, summarise
 
 from inpaint_jax.data.images import read_image
 from inpaint_jax.data.masks import training_mask
-from inpaint_jax.inference import Inpainter, padded_side
+from inpaint_jax.inference.inpainter import Inpainter, padded_side
 from inpaint_jax.nets.generator import Generator
 
 SHARED = Path(os.environ.get("INPAINT_JAX_SHARED", Path(__file__).parents[2] / "shared"))

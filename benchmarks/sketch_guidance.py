@@ -27,7 +27,7 @@ from inpaint_jax.data.sketches import THRESHOLD, sketch_from_edges
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.evaluation.guidance import Agreement, edge_agreement
 from inpaint_jax.features import pidinet
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.visualize import image_sheet, network_input
 
 RESULTS = ("with the sketch", "without it", "mean colour", "photo")

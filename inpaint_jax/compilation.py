@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from inpaint_jax.features.weights import cache_dir
+from inpaint_jax.files import cache_folder
 
 
 def keep_programs() -> Path | None:
@@ -21,7 +21,7 @@ def keep_programs() -> Path | None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
         return None
-    folder = cache_dir() / "programs" / _processor()
+    folder = cache_folder() / "programs" / _processor()
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from inpaint_jax.files import write_file
+
 _log = logging.getLogger("inpaint_jax")
 
 METRICS_FILE = "metrics.jsonl"
@@ -39,9 +41,7 @@ class RunWriter:
         path = self._workdir / METRICS_FILE
         if path.exists():
             kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= first_step]
-            fresh = path.with_suffix(".tmp")
-            fresh.write_text("".join(kept))
-            os.replace(fresh, path)  # in one piece or not at all
+            write_file(path, "".join(kept))
         self._file = path.open("a")
         self._tensorboard = _tensorboard_writer(self._workdir)
 

@@ -27,7 +27,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 PACKAGE = "inpaint_jax"
-WATCHED = ("visualize", "inspection", "widgets", "nets.introspection")
+WATCHED = ("visualize", "inspection")
 """Parts of the package whose code a stamp covers, as far as the notebook reaches it. All else may change freely."""
 
 _CLOCK = re.compile(r"^\d\d:\d\d:\d\d (?=[A-Z]+ )", re.MULTILINE)  # in front of a line of a command's log

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from inpaint_jax.runs import check_workdir, claim_workdir
 from inpaint_jax.training import loop
-from inpaint_jax.training.workdir import check_workdir, claim_workdir
 
 
 @pytest.mark.parametrize("name", ["paris_streetview", "celeba_hq", "places2", "quickstart", "default"])

@@ -20,9 +20,9 @@ from browser import keep_screenshot, record_faults
 from conftest import REPOSITORY
 from PIL import Image, ImageCms
 
-from inpaint_jax import export
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.features import pidinet
+from inpaint_jax.inference import export
 from inpaint_jax.nets.generator import Generator
 
 

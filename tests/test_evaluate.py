@@ -21,13 +21,13 @@ from conftest import REPOSITORY, several_devices
 from PIL import Image
 from skimage import metrics as reference
 
-from inpaint_jax import export
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.evaluation import fid, output, run, tables
 from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.evaluation.pairs import ChosenImages
 from inpaint_jax.evaluation.scores import METRICS, Scores, summarise
 from inpaint_jax.features import inception
+from inpaint_jax.inference import export
 from inpaint_jax.metrics import GaussianStatistics, frechet_distance
 
 CLASSICAL = ("mean", "telea", "navier_stokes", "biharmonic")

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 
 from inpaint_jax import __version__
 from inpaint_jax.checkpoints import load_config, load_generator
-from inpaint_jax.export import FORMAT, UnusableModel, export, read_model, write_model
+from inpaint_jax.inference.export import FORMAT, UnusableModel, export, read_model, write_model
 
 PARAMS = {
     "coarse": {"GatedConv_0": {"conv": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}}},
@@ -41,7 +41,7 @@ def test_arrays_that_are_views_are_written_as_they_look(tmp_path):
 
 def test_the_command_exports_a_run(tiny_workdir, tmp_path):
     file = tmp_path / "tiny.safetensors"
-    command = [sys.executable, "-m", "inpaint_jax.export", f"--checkpoint={tiny_workdir}", f"--output={file}"]
+    command = [sys.executable, "-m", "inpaint_jax.inference.export", f"--checkpoint={tiny_workdir}", f"--output={file}"]
     result = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     params, step = load_generator(tiny_workdir)

@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inpaint_jax import inference
 from inpaint_jax.checkpoints import load_generator
-from inpaint_jax.export import UnusableModel, export
-from inpaint_jax.inference import Inpainter, as_bool, padded_side
+from inpaint_jax.inference.export import UnusableModel, export
+from inpaint_jax.inference.inpainter import Inpainter, as_bool, padded_side
 from inpaint_jax.nets.attention import masked_patch_attention
 
 SIZES = [(1, 1), (3, 5), (37, 61), (64, 64), (300, 200)]
@@ -285,7 +285,7 @@ import sys
 import jax
 import numpy as np
 from inpaint_jax import inference
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 
 assert jax.local_device_count() == 3
 inpainter = Inpainter.load(sys.argv[1])

@@ -11,10 +11,10 @@ from conftest import REPOSITORY
 from PIL import Image
 from skimage import data
 
-from inpaint_jax import inpainting
 from inpaint_jax.data.images import read_image
-from inpaint_jax.export import export
-from inpaint_jax.inpainting import HoleRules, InpaintingError, inpaint_files
+from inpaint_jax.inference import files
+from inpaint_jax.inference.export import export
+from inpaint_jax.inference.files import HoleRules, InpaintingError, inpaint_files
 
 PHOTO = data.astronaut()[100:137, 200:261]  # 61 wide, 37 high
 HOLE = np.zeros((37, 61), bool)
@@ -121,7 +121,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
 
 def test_the_hole_is_what_is_transparent(model, tmp_path, log):
     photo, output = save(tmp_path / "photo.png", erased()), tmp_path / "out.png"
-    assert inpaint_files(model, photo, output) == inpainting.Summary([output], {})
+    assert inpaint_files(model, photo, output) == files.Summary([output], {})
     check(output)
     assert Image.open(output).mode == "RGB"  # nothing is transparent any more
     save(photo, np.dstack([PHOTO, np.where(HOLE, 127, 128).astype(np.uint8)]))
@@ -277,7 +277,7 @@ def test_a_photo_too_large_for_the_memory(model, tmp_path, monkeypatch):
     def predict(self, images, masks, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
 
-    monkeypatch.setattr(inpainting.Inpainter, "predict", predict)
+    monkeypatch.setattr(files.Inpainter, "predict", predict)
     photo = save(tmp_path / "photo.png", erased())
     [sentence] = inpaint_files(model, photo, tmp_path / "out.png").failed.values()
     assert sentence == f"{photo}, 61 x 37 pixels, is too large for the memory of this device; make the photo smaller."
@@ -285,7 +285,7 @@ def test_a_photo_too_large_for_the_memory(model, tmp_path, monkeypatch):
     def fail(self, images, masks, **options):
         raise jax.errors.JaxRuntimeError("INTERNAL: a real bug")
 
-    monkeypatch.setattr(inpainting.Inpainter, "predict", fail)
+    monkeypatch.setattr(files.Inpainter, "predict", fail)
     with pytest.raises(jax.errors.JaxRuntimeError, match="a real bug"):
         inpaint_files(model, photo, tmp_path / "out.png")
 

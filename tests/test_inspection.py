@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inpaint_jax import inspection, widgets
+from inpaint_jax import inspection
 from inpaint_jax.data.images import crop_corner
 from inpaint_jax.data.sketches import UnusableSketches, sketch_square
 from inpaint_jax.features import pidinet
-from inpaint_jax.inference import Inpainter
-from inpaint_jax.sketching.run import Settings, make_sketches
+from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inspection import widgets
+from inpaint_jax.sketching.make import Settings, make_sketches
 from inpaint_jax.writers import read_metrics
 
 BINS = [(low / 10, (low + 1) / 10) for low in range(6)]

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inpaint_jax.nets.attention import masked_patch_attention
-from inpaint_jax.nets.introspection import (
+from inpaint_jax.inspection.rows import (
     attention_weights,
     key_centre,
     known_patches,
     refined_maps,
     refined_patches,
 )
+from inpaint_jax.nets.attention import masked_patch_attention
 
 
 @pytest.fixture(scope="module")

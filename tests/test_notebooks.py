@@ -127,7 +127,7 @@ def test_stamps_follow_the_code_and_not_its_comments(tmp_path):
         "visualize/curves.py": "from inpaint_jax.visualize.style import COLOUR\ndef curve():\n    return COLOUR\n",
         "visualize/style.py": "COLOUR = 1\n",
         "visualize/maps.py": "def show():\n    return 2\n",
-        "inspection.py": "from inpaint_jax import inference\nfrom inpaint_jax.nets.introspection import rows\n"
+        "inspection.py": "from inpaint_jax import inference\nfrom inpaint_jax.inspection.rows import rows\n"
         "x = rows, inference.y\n",
         "inference.py": "y = 3\n",
         "nets/introspection.py": "rows = 4\n",

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 from skimage import data
 
 from inpaint_jax.data.images import UnreadableImage, read_image
-from inpaint_jax.data.photos import UnsavablePhoto, read_photo, save_photo, writable_format
+from inpaint_jax.inference.photos import UnsavablePhoto, read_photo, save_photo, writable_format
 
 PHOTO = Image.fromarray(data.astronaut()[:90, 180:300])  # 120 x 90
 ALPHA = Image.fromarray(np.tile(np.linspace(0, 255, 120).round().astype(np.uint8), (90, 1)))

@@ -17,8 +17,8 @@ from browser import record_faults
 from conftest import REPOSITORY
 from PIL import Image
 
-from inpaint_jax import export
 from inpaint_jax.evaluation import output, run
+from inpaint_jax.inference import export
 from inpaint_jax.report import facts, page
 from inpaint_jax.writers import read_metrics
 

@@ -21,9 +21,9 @@ from inpaint_jax.data.masks import UnreadableMask, open_masks
 from inpaint_jax.data.pipeline import evaluation_batches
 from inpaint_jax.data.sketches import SketchStore, UnusableSketches
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.sketching.plan import SketchedPhotos, fingerprint, plan_sketches
 from inpaint_jax.training import loop
-from inpaint_jax.training.sketches import SketchedPhotos, fingerprint, plan_sketches
 from inpaint_jax.visualize import network_input
 from inpaint_jax.writers import read_metrics
 

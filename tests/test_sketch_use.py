@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save_file
 
 from inpaint_jax.data import sketches
 from inpaint_jax.data.images import read_image
-from inpaint_jax.data.photos import read_photo
 from inpaint_jax.data.sketches import SketchStore
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.evaluation import run
-from inpaint_jax.export import export
-from inpaint_jax.inference import Inpainter
-from inpaint_jax.inpainting import HoleRules, InpaintingError, _lines_of_file, inpaint_files
+from inpaint_jax.inference.export import export
+from inpaint_jax.inference.files import HoleRules, InpaintingError, _lines_of_file, inpaint_files
+from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inference.photos import read_photo
 
 HOLE = np.zeros((48, 60), bool)
 HOLE[10:34, 12:44] = True

@@ -19,7 +19,7 @@ from inpaint_jax.data.images import resize_only
 from inpaint_jax.data.sketches import MissingSketch, SketchStore, sketch_from_edges
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.features import pidinet
-from inpaint_jax.sketching import run
+from inpaint_jax.sketching import make
 
 BROKEN = 3
 
@@ -43,14 +43,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def settings(data, weights):
-    return run.Settings(data, size=64, min_size=200, weights=weights, workers=0, shard_size=3)
+    return make.Settings(data, size=64, min_size=200, weights=weights, workers=0, shard_size=3)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(data, weights, tmp_path_factory):
     """A run in this process, in batches."""
     folder = tmp_path_factory.mktemp("undisturbed") / "sketches"
-    run.make_sketches(folder, run.Settings(data, 64, min_size=200, weights=weights, workers=0, shard_size=3))
+    make.make_sketches(folder, make.Settings(data, 64, min_size=200, weights=weights, workers=0, shard_size=3))
     return folder
 
 
@@ -128,7 +128,7 @@ def test_every_sketch_is_that_of_its_photo(data, weights, undisturbed):
 def test_batches_change_nothing(tmp_path, settings, undisturbed):
     one_by_one, batches = (
         SketchStore(undisturbed),
-        run.make_sketches(tmp_path, dataclasses.replace(settings, batch_size=4, shard_size=24)),
+        make.make_sketches(tmp_path, dataclasses.replace(settings, batch_size=4, shard_size=24)),
     )
     for i in set(range(24)) - {BROKEN}:
         assert (one_by_one[i] != batches[i]).mean() < 0.002  # a last bit may lift a pixel over the threshold
@@ -136,20 +136,20 @@ def test_batches_change_nothing(tmp_path, settings, undisturbed):
 
 def test_says_what_it_skipped_and_that_nothing_is_left(settings, undisturbed, tmp_path, caplog):
     with caplog.at_level("INFO", "inpaint_jax"):
-        run.make_sketches(undisturbed, settings)
+        make.make_sketches(undisturbed, settings)
         assert "Nothing to do" in caplog.text
-        run.make_sketches(tmp_path / "again", settings)
+        make.make_sketches(tmp_path / "again", settings)
     assert "Skipped 03.png" in caplog.text
     assert "1 photos could not be read" in caplog.text
 
 
 def test_stretched_photos_are_square(tmp_path, settings):
-    store = run.make_sketches(tmp_path, dataclasses.replace(settings, resize="stretch"))
+    store = make.make_sketches(tmp_path, dataclasses.replace(settings, resize="stretch"))
     assert {store[i].shape for i in range(3)} == {(64, 64)}
 
 
 def test_the_first_photos_alone(tmp_path, settings, undisturbed):
-    store, whole = run.make_sketches(tmp_path, dataclasses.replace(settings, limit=5)), SketchStore(undisturbed)
+    store, whole = make.make_sketches(tmp_path, dataclasses.replace(settings, limit=5)), SketchStore(undisturbed)
     assert len(store) == 5
     store.check(open_source(settings.data), limit=5)
     for i in {0, 1, 2, 4}:
@@ -162,9 +162,9 @@ def test_two_at_once_in_one_process(tmp_path, data, settings, undisturbed):
     others = dataclasses.replace(settings, data="skimage:validation", limit=6, shard_size=3)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         runs = [(tmp_path / "one", settings), (tmp_path / "other", others)]
-        _, other = pool.map(lambda arguments: run.make_sketches(*arguments), runs)
+        _, other = pool.map(lambda arguments: make.make_sketches(*arguments), runs)
     assert contents(tmp_path / "one") == contents(undisturbed)
-    alone = run.make_sketches(tmp_path / "alone", others)
+    alone = make.make_sketches(tmp_path / "alone", others)
     assert all((other[i] == alone[i]).all() for i in range(6))
 
 
@@ -189,8 +189,8 @@ def test_two_at_once_in_one_process(tmp_path, data, settings, undisturbed):
 )
 def test_what_cannot_be_done_is_one_sentence(settings, undisturbed, fields, words):
     before = contents(undisturbed)
-    with pytest.raises(run.SketchingError, match=words) as error:
-        run.make_sketches(undisturbed, dataclasses.replace(settings, **fields))
+    with pytest.raises(make.SketchingError, match=words) as error:
+        make.make_sketches(undisturbed, dataclasses.replace(settings, **fields))
     assert "\n" not in str(error.value)
     assert contents(undisturbed) == before
 
@@ -199,14 +199,14 @@ def test_what_cannot_be_done_is_one_sentence(settings, undisturbed, fields, word
     ("module", "name", "fault", "words"),
     [
         (
-            run.tasks,
+            make.tasks,
             "record",
             BrokenProcessPool("it was killed"),
             "A worker process died.*--config.data.workers.* goes on",
         ),
-        (run.sketches, "write_shard", OSError(28, "No space left on device"), "No space left on device.*goes on"),
+        (make.sketches, "write_shard", OSError(28, "No space left on device"), "No space left on device.*goes on"),
         (
-            run.pidinet,
+            make.pidinet,
             "edge_map",
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1 GB"),
             "python -m inpaint_jax.sketching with a smaller --batch_size and --output=",
@@ -223,7 +223,7 @@ def test_what_stops_a_run_is_one_sentence(tmp_path, monkeypatch, settings, undis
 
     with monkeypatch.context() as patched:
         patched.setattr(module, name, fail_at_the_eighth)
-        with pytest.raises(run.SketchingError, match=words):
-            run.make_sketches(tmp_path, settings)
-    run.make_sketches(tmp_path, settings)
+        with pytest.raises(make.SketchingError, match=words):
+            make.make_sketches(tmp_path, settings)
+    make.make_sketches(tmp_path, settings)
     assert contents(tmp_path) == contents(undisturbed)

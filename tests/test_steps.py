@@ -6,16 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from inpaint_jax import losses
+from inpaint_jax import devices, losses
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import Generator
-from inpaint_jax.training import sharding
+from inpaint_jax.systems.state import create_state
+from inpaint_jax.systems.steps import make_train_step, make_validation_step
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
 from inpaint_jax.training.schedule import learning_rate
-from inpaint_jax.training.state import create_state
-from inpaint_jax.training.steps import make_train_step, make_validation_step
 from inpaint_jax.training.validation import validate
 
 SIZE, CROP = 32, 16
@@ -183,11 +182,11 @@ def test_an_image_without_a_hole_does_not_spoil_the_means(parts):
     mask = batch["mask"].copy()
     mask[1] = False
     means = validate(
-        step, state.generator, [{**batch, "mask": mask, "weight": np.ones(3, np.float32)}], None, sharding.data_mesh()
+        step, state.generator, [{**batch, "mask": mask, "weight": np.ones(3, np.float32)}], None, devices.data_mesh()
     )
     assert all(np.isfinite(value) for value in means.values())
     rows = {name: value[[0, 2]] for name, value in batch.items()}
-    others = validate(step, state.generator, [{**rows, "weight": np.ones(2, np.float32)}], None, sharding.data_mesh())
+    others = validate(step, state.generator, [{**rows, "weight": np.ones(2, np.float32)}], None, devices.data_mesh())
     for name in ("hole_psnr", "hole_psnr_fill", "hole_l1"):
         assert means[name] == pytest.approx(others[name], rel=1e-5)
 
@@ -196,7 +195,7 @@ def test_hole_l1_and_the_fill_are_validated(parts):
     generator, *_, state, batch = parts
     step = jax.jit(make_validation_step(generator, losses.LossWeights(perceptual=0.0)))
     batches = [{**batch, "weight": np.ones(3, np.float32)}]
-    means = validate(step, state.generator, batches, None, sharding.data_mesh())
+    means = validate(step, state.generator, batches, None, devices.data_mesh())
     target, mask = batch["image"] / np.float32(255), batch["mask"]
     refined = np.asarray(jax.jit(generator.apply)({"params": state.generator}, target, mask).refined)
     by_hand = [np.abs(refined[i] - target[i])[mask[i]].mean() for i in range(3)]
@@ -223,7 +222,7 @@ def test_learning_rate(schedule, warmup):
 def test_validation_does_not_depend_on_the_batch_size(parts):
     generator, *_, state, batch = parts
     step = jax.jit(make_validation_step(generator, losses.LossWeights(perceptual=0.0)))
-    mesh = sharding.data_mesh()
+    mesh = devices.data_mesh()
     whole = [{**batch, "weight": np.ones(3, np.float32)}]
     padded = []
     for rows in ([0, 1], [2, 0]):

@@ -9,7 +9,7 @@ from PIL import Image
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.demo.studio import Studio, StudioError
 from inpaint_jax.demo.turns import Crowded, Left, Turns
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,12 @@ from PIL import Image
 
 from inpaint_jax import losses
 from inpaint_jax.checkpoints import Checkpoints, load_generator
-from inpaint_jax.export import export, read_model
 from inpaint_jax.features import weights
+from inpaint_jax.inference.export import export, read_model
 from inpaint_jax.nets.generator import Generator
+from inpaint_jax.runs import flatten
 from inpaint_jax.training import loop
 from inpaint_jax.training.meter import TrainingDivergedError
-from inpaint_jax.training.workdir import flatten
 from inpaint_jax.writers import read_metrics
 
 # What a clock or the machine decides, and a resumed run need not repeat.

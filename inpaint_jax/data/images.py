@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from inpaint_jax.errors import UserError
+
 Resize = Literal["shortest", "stretch"]
 Crop = Literal["random", "center"]
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """An image that cannot be decoded; `name` says which and `reason` why."""
 
     def __init__(self, name: str, reason: str):

@@ -10,6 +10,7 @@ import numpy as np
 
 from inpaint_jax.data.images import UnreadableImage, read_image
 from inpaint_jax.data.sources import ImageSource, open_source
+from inpaint_jax.errors import UserError
 
 # The contract gives all sizes for 256 x 256 pixels; they scale with the image.
 REFERENCE_DIAGONAL = 256 * math.sqrt(2)
@@ -26,7 +27,7 @@ _RATIO_ATTEMPTS = 200
 Missing = Literal["white", "black"]
 
 
-class UnreadableMask(RuntimeError):
+class UnreadableMask(UserError):
     """A mask file that cannot be decoded. Other than a photo, it cannot be passed over; see FolderMasks."""
 
 

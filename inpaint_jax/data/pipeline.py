@@ -22,6 +22,7 @@ from inpaint_jax.data.masks import MaskSource
 from inpaint_jax.data.sketches import Sketches, drop_lines, sketch_square
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.data.workers import prepare_worker
+from inpaint_jax.errors import UserError
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -35,7 +36,7 @@ process_prefetch._PROCESS_KILL_TIMEOUT_S = 0.5
 PREFETCH = 2
 
 
-class NoReadableImages(ValueError):
+class NoReadableImages(UserError):
     """Not one image of a source can be decoded."""
 
 

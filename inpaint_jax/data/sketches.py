@@ -29,8 +29,9 @@ import cv2
 import numpy as np
 
 from inpaint_jax.data.images import UnreadableImage, cut_square
-from inpaint_jax.data.photos import write_bytes
 from inpaint_jax.data.sources import ImageSource
+from inpaint_jax.errors import UserError
+from inpaint_jax.files import write_file
 
 THRESHOLD = 0.65
 """The paper's, for Paris StreetView."""
@@ -55,7 +56,7 @@ _NO_SKETCH: Record = (b"", -1, -1, 0)
 _log = logging.getLogger("inpaint_jax")
 
 
-class UnusableSketches(ValueError):
+class UnusableSketches(UserError):
     """A folder of sketches that is unfinished, damaged, or of other photos or settings; one sentence."""
 
 
@@ -239,7 +240,7 @@ def claim(
         folder.mkdir(parents=True, exist_ok=True)
         index["maker"] = maker
         index["checksum"] = _checksum_of_index(index)
-        write_bytes(folder / _INDEX, (json.dumps(index, indent=2) + "\n").encode())
+        write_file(folder / _INDEX, (json.dumps(index, indent=2) + "\n").encode())
     firsts = range(0, count, shard_size)
     shards = {number: range(first, min(first + shard_size, count)) for number, first in enumerate(firsts)}
     return {number: photos for number, photos in shards.items() if not _shard(folder, number).exists()}
@@ -260,7 +261,7 @@ def write_shard(folder: str | os.PathLike, number: int, names: Sequence[str], re
     starts = np.cumsum([0, *(len(body) for body, *_ in rows[:-1])])
     table = np.array([(start, len(body), *rest) for start, (body, *rest) in zip(starts, rows)], "<i8").tobytes()
     checksum = zlib.crc32(table).to_bytes(_CHECKSUM_BYTES, "little")
-    write_bytes(_shard(Path(folder), number), b"".join([checksum, table, *(body for body, *_ in rows)]))
+    write_file(_shard(Path(folder), number), b"".join([checksum, table, *(body for body, *_ in rows)]))
 
 
 class SketchStore:

@@ -1,7 +1,7 @@
 """A web page to fill holes on: python -m inpaint_jax.demo --checkpoint=runs/places2, then open the address it prints.
 
 Choose a photo or an example, brush over what should go, draw lines into the hole if the model is guided by sketches,
-and fill it. --checkpoint is a workdir or a file of `python -m inpaint_jax.export`. Only this machine can open the page
+and fill it. --checkpoint is a workdir or a file of `inpaint-jax export`. Only this machine can open the page
 unless --host says otherwise; photos are neither stored nor sent anywhere else.
 """
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from inpaint_jax.data.images import resize_only
 from inpaint_jax.data.sketches import sketch_from_edges
-from inpaint_jax.export import UnusableModel
+from inpaint_jax.errors import UserError
 from inpaint_jax.features import pidinet
 from inpaint_jax.features.weights import WeightsInvalid
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.export import UnusableModel
+from inpaint_jax.inference.inpainter import Inpainter
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -26,7 +27,7 @@ _LONGEST_SHAPE = 16  # longest side over shortest; beyond, what is scaled by one
 _SKETCH_SIDE = 256
 
 
-class StudioError(ValueError):
+class StudioError(UserError):
     """Something that whoever asked can mend; the message says how, in one sentence."""
 
 

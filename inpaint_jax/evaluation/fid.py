@@ -20,7 +20,7 @@ from inpaint_jax.data.pipeline import evaluation_batches
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.evaluation import output
 from inpaint_jax.features import inception
-from inpaint_jax.features.weights import cache_dir
+from inpaint_jax.files import cache_folder
 from inpaint_jax.metrics import GaussianStatistics, frechet_distance
 
 FEATURES = 2048
@@ -98,7 +98,7 @@ def truth_statistics(
     digest = hashlib.sha256(extract.checksum.encode())
     for batch, valid in images("checking the truth's cache"):
         digest.update(np.ascontiguousarray(batch[valid]))
-    path = cache_dir() / "truth_statistics" / f"{len(source)}x{size}px-{digest.hexdigest()[:32]}.npz"
+    path = cache_folder() / "truth_statistics" / f"{len(source)}x{size}px-{digest.hexdigest()[:32]}.npz"
     try:
         with np.load(path, allow_pickle=False) as saved:
             return GaussianStatistics.from_arrays(dict(saved))

@@ -10,7 +10,7 @@ import numpy as np
 
 from inpaint_jax.data.workers import prepare_worker
 from inpaint_jax.evaluation import classical
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.nets.fill import tension_spline
 
 # What models start from, as a method of its own: what is better than it was learned.

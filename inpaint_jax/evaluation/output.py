@@ -1,11 +1,10 @@
 """The files of an evaluation: what they are called, and how they are written in one piece or not at all."""
 
 import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +12,7 @@ from PIL import Image
 from inpaint_jax import visualize
 from inpaint_jax.evaluation import tables
 from inpaint_jax.evaluation.scores import Scores
+from inpaint_jax.files import write_file
 
 _METRICS = "metrics.json"
 _SHEET = "sheet.png"
@@ -43,7 +43,7 @@ def write(
     document = json.dumps({"settings": identity, "rows": list(rows)}, indent=2) + "\n"
     texts = (tables.to_csv(rows), tables.to_markdown(rows), scores.to_csv(), document)
     for name, text in zip((*_TABLES, _METRICS), texts):
-        _replace(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_file(folder / name, text)
 
 
 def check_not_of_another(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -122,18 +122,7 @@ def save_images(
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz in one piece or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, lambda file: np.savez(file, **arrays))
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # the cache is shared between processes
-    try:
-        with fresh.open("wb") as file:
-            write(file)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_file(path, lambda file: np.savez(file, **arrays))
 
 
 def plain(text: str) -> str:

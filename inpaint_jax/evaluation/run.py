@@ -25,6 +25,7 @@ from inpaint_jax.data.masks import UnreadableMask
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
 from inpaint_jax.data.sketches import SketchStore, UnusableSketches, sketch_square
 from inpaint_jax.data.sources import ImageSource, open_source
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import fid, output, tables
 from inpaint_jax.evaluation.methods import NAMES as METHOD_NAMES
 from inpaint_jax.evaluation.methods import Methods
@@ -34,14 +35,14 @@ from inpaint_jax.evaluation.scores import ALL, summarise
 from inpaint_jax.evaluation.state import RunState
 from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.metrics import GaussianStatistics
 from inpaint_jax.nets.fill import HOLE_COLOUR
 
 _log = logging.getLogger("inpaint_jax")
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """Something in the settings, models or files that whoever asked can mend; the message says how."""
 
 

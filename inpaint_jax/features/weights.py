@@ -5,7 +5,6 @@ Each file is one `WeightsFile`; `fetch` gives a verified local copy. Readers tur
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,18 @@ from typing import Any
 import numpy as np
 import pooch
 
-CACHE_VARIABLE = "INPAINT_JAX_CACHE"
+from inpaint_jax.errors import UserError
+from inpaint_jax.files import cache_folder
+
 _LISTED_KEYS = 8  # keys named per kind of fault; a wrong file easily has hundreds
 
 
-class WeightsUnavailable(RuntimeError):
+class WeightsUnavailable(UserError):
     """The weights are not in the cache and cannot be downloaded."""
 
 
-class WeightsInvalid(ValueError):
+class WeightsInvalid(UserError):
     """The file is there, but it is damaged or holds something else."""
-
-
-def cache_dir() -> Path:
-    """Folder of the downloaded files: `INPAINT_JAX_CACHE`, else the user's cache folder of this system."""
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("inpaint_jax")).expanduser()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +43,7 @@ class WeightsFile:
     @property
     def path(self) -> Path:
         """Where the file lies once it was fetched; users without network put it here."""
-        return cache_dir() / self.name
+        return cache_folder() / self.name
 
     def fetch(self, timeout: float = 10.0) -> Path:
         """Returns the path of a verified copy in the cache, after a download if there is none.
@@ -73,7 +69,7 @@ class WeightsFile:
                     self.url,
                     known_hash=self.checksum,
                     fname=self.name,
-                    path=cache_dir(),
+                    path=cache_folder(),
                     downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, timeout=timeout),
                 )
             )

@@ -7,9 +7,9 @@ import cv2
 import jax
 import numpy as np
 
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inspection import rows
 from inpaint_jax.inspection.inputs import Samples
-from inpaint_jax.nets import introspection
 
 CELL = 4
 """Pixels of a photo, by either side, that a pixel of the attention's map stands for."""
@@ -124,7 +124,7 @@ def attended(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatu
         patch_size=inputs.patch_size,
     )[0, 0]
     placed = np.zeros(inputs.mask.shape, np.float32)
-    centre = introspection.key_centre(inputs.patch_size)
+    centre = rows.key_centre(inputs.patch_size)
     placed[centre : centre + weights.shape[0], centre : centre + weights.shape[1]] = weights
     return placed[: inputs.height, : inputs.width]
 
@@ -148,7 +148,7 @@ def sweep(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatures
     temperatures = np.geomspace(1e-3, 10, 41) if temperatures is None else np.asarray(temperatures, np.float64)
     learned = inputs.temperatures[head]
     features, mask = inputs.embedded[head][None], inputs.mask[None]
-    patches, valid = introspection.known_patches(features, mask, patch_size=inputs.patch_size)
+    patches, valid = rows.known_patches(features, mask, patch_size=inputs.patch_size)
     valid = np.asarray(valid[0])
     if not valid.any():
         raise ValueError("The hole leaves no whole patch of the photo known; give a smaller one.")
@@ -188,6 +188,6 @@ def _check_query(inputs: HeadInputs, query: tuple[int, int]) -> None:
 
 
 # Compiled once for every size of map, so that a slider is answered at once.
-_weights = partial(jax.jit, static_argnames="patch_size")(introspection.attention_weights)
-_patches = partial(jax.jit, static_argnames="patch_size")(introspection.refined_patches)
-_maps = partial(jax.jit, static_argnames="patch_size")(introspection.refined_maps)
+_weights = partial(jax.jit, static_argnames="patch_size")(rows.attention_weights)
+_patches = partial(jax.jit, static_argnames="patch_size")(rows.refined_patches)
+_maps = partial(jax.jit, static_argnames="patch_size")(rows.refined_maps)

@@ -8,7 +8,7 @@ import numpy as np
 
 from inpaint_jax import metrics
 from inpaint_jax.data.masks import free_form_mask_of_ratio
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inspection.inputs import BINS, Samples
 
 _BATCH = 8

@@ -4,11 +4,12 @@ Config, hardware, curves, validation sheets, evaluations; the file holds all its
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
 from absl import app, flags
+
+from inpaint_jax.files import write_file
 
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write; WORKDIR/report.html by default.")
 _EVALUATION = flags.DEFINE_list("evaluation", [], "Folders of evaluate.py; by default those below WORKDIR.")
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"report: {error}")
     content = page.render(run).encode("utf-8", "replace")  # a file name may hold what UTF-8 cannot
     try:
-        _write(output, content)
+        write_file(output, content)
     except OSError as error:
         sys.exit(f"report: {output} cannot be written ({error.strerror}); give another file as --output.")
     logger.info(
@@ -42,17 +43,6 @@ def main(argv: list[str]) -> None:
         len(run.rows),
         len(run.evaluations),
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """In one piece or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        fresh.write_bytes(content)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inpaint_jax import checkpoints, writers
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import tables
 
 _EVALUATION_FILE = "metrics.json"
@@ -28,7 +29,7 @@ _SETTINGS = {
 _NOT_SEARCHED = ("checkpoints", "samples", "sketches", "images")
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """Something about the folders that whoever asked can mend; the message says how."""
 
 

@@ -35,10 +35,10 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
     from inpaint_jax.compilation import keep_programs
-    from inpaint_jax.sketching import run
+    from inpaint_jax.sketching import make
 
     keep_programs()
-    settings = run.Settings(
+    settings = make.Settings(
         data=_DATA.value,
         size=_SIZE.value,
         resize=_RESIZE.value,
@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
         limit=_LIMIT.value,
     )
     try:
-        run.make_sketches(_OUTPUT.value, settings)
-    except run.SketchingError as error:
+        make.make_sketches(_OUTPUT.value, settings)
+    except make.SketchingError as error:
         sys.exit(f"sketching: {error}")
 
 

@@ -28,7 +28,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from inpaint_jax import devices
 from inpaint_jax.checkpoints import Checkpoints
+from inpaint_jax.config import check_config
 from inpaint_jax.data.masks import local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, check_readable
 from inpaint_jax.data.sketches import SketchStore, UnusableSketches
@@ -37,17 +39,17 @@ from inpaint_jax.features import vgg
 from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
-from inpaint_jax.training import sharding, sketches, steps
-from inpaint_jax.training.config import check_config
+from inpaint_jax.runs import check_workdir, claim_workdir, flatten
+from inpaint_jax.sketching import plan as sketches
+from inpaint_jax.systems import steps
+from inpaint_jax.systems.state import TrainState, create_state
 from inpaint_jax.training.environment import describe_environment
 from inpaint_jax.training.feed import Feed
 from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
 from inpaint_jax.training.schedule import Schedule, learning_rate
-from inpaint_jax.training.state import TrainState, create_state
 from inpaint_jax.training.validation import sample_sheet, validate
-from inpaint_jax.training.workdir import check_workdir, claim_workdir, flatten
 from inpaint_jax.visualize import training_curves
 from inpaint_jax.writers import RunWriter, read_metrics
 
@@ -82,7 +84,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     """
     workdir = Path(workdir)
     if hosts:
-        sharding.join_hosts(sharding.Hosts(*hosts))
+        devices.join_hosts(devices.Hosts(*hosts))
         if jax.process_index() > 0:
             _log.setLevel(logging.WARNING)  # process 0 speaks for all
 
@@ -90,7 +92,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     check_config(config.to_dict())
     if jax.process_index() == 0:
         check_workdir(workdir, config.to_dict())
-    sharding.check_batch_size(config.batch_size)
+    devices.check_batch_size(config.batch_size)
     weights = LossWeights(
         l1=config.loss.l1,
         hole=config.loss.hole_weight,
@@ -131,13 +133,13 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     shapes = jax.eval_shape(new_state, key)
     if jax.process_index() == 0:
         claim_workdir(workdir, config.to_dict())
-    sharding.wait_for_all_hosts("workdir")
+    devices.wait_for_all_hosts("workdir")
     stores = plan.make(workdir)
     feed = dataclasses.replace(feed, **{f"{role}_sketches": store for role, store in stores.items()})
     samples = feed.samples(config.train.samples) if config.train.samples else None
 
-    mesh = sharding.data_mesh()
-    everywhere = sharding.replicated(mesh)
+    mesh = devices.data_mesh()
+    everywhere = devices.replicated(mesh)
     train_step = steps.make_train_step(
         generator,
         discriminator,
@@ -169,7 +171,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     if jax.process_index() == 0:
         _write_parameter_table(workdir, shapes)
     if vgg_params is not None:
-        vgg_params = sharding.put_everywhere(vgg_params, mesh)
+        vgg_params = devices.put_everywhere(vgg_params, mesh)
     with Checkpoints(workdir) as checkpoints:
         if (step := checkpoints.latest_step()) is None:
             state, progress, saved_with = jax.jit(new_state, out_shardings=everywhere)(key), Progress(), None
@@ -274,7 +276,7 @@ class _Run:
                 meter.flush()
                 self._save(state, step)
                 return step
-            batch = sharding.put_batch(next(batches), self.mesh)
+            batch = devices.put_batch(next(batches), self.mesh)
             state, metrics = self.functions.train(state, batch, self.vgg_params)
             step += 1
             meter.push(step, metrics)
@@ -420,7 +422,7 @@ def _fingerprint(stores: Mapping[str, SketchStore], feed: Feed) -> dict[str, dic
 
 def _check_same_on_all_hosts(stores: Mapping[str, SketchStore], feed: Feed) -> None:
     """Refuses to train with sketches that differ between hosts: each host reads those of its own part of a batch."""
-    if jax.process_count() > 1 and not sharding.is_same_on_all_hosts(
+    if jax.process_count() > 1 and not devices.is_same_on_all_hosts(
         json.dumps(_fingerprint(stores, feed), sort_keys=True)
     ):
         raise UnusableSketches(
@@ -448,7 +450,7 @@ def _restore(
     checkpoints: Checkpoints, step: int, shapes: TrainState, mesh: Mesh
 ) -> tuple[TrainState, Progress, dict[str, Any]]:
     """The state, how far the run had come, and what it was saved with."""
-    everywhere = sharding.replicated(mesh)
+    everywhere = devices.replicated(mesh)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
     published, rest, progress = checkpoints.restore(step, generator=getattr(like, like.published), rest=_rest(like))
     _log.info("Going on from the checkpoint of step %d.", step)

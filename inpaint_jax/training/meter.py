@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from inpaint_jax.errors import UserError
 
-class TrainingDivergedError(FloatingPointError):
+
+class TrainingDivergedError(UserError):
     """A loss or a gradient is not finite any more."""
 
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from inpaint_jax import devices
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import GeneratorOutputs
-from inpaint_jax.training import sharding
 from inpaint_jax.visualize import image_sheet, network_input
 
 
@@ -40,10 +40,10 @@ def validate(
     counts: dict[str, int] = {}
     for batch in batches:
         needed = {name: batch[name] for name in ("image", "mask", "sketch", "weight") if name in batch}
-        sums = jax.device_get(step(generator_params, sharding.put_batch(needed, mesh), vgg_params))
+        sums = jax.device_get(step(generator_params, devices.put_batch(needed, mesh), vgg_params))
         if unguided:  # by the same program, which costs a little more than it needs to, but compiles nothing
             blank = needed | {"sketch": np.zeros_like(needed["sketch"])}
-            without = step(generator_params, sharding.put_batch(blank, mesh), vgg_params)
+            without = step(generator_params, devices.put_batch(blank, mesh), vgg_params)
             sums["hole_psnr_unguided"] = jax.device_get(without["hole_psnr"])
         for name, (total, count) in sums.items():
             totals[name] = totals.get(name, 0.0) + float(total)
@@ -67,7 +67,7 @@ def sample_sheet(
     """
     image = samples["image"].astype(np.float32) / 255
     mask, sketch = samples["mask"], samples.get("sketch")
-    outputs = jax.device_get(predict(generator_params, *sharding.put_everywhere((image, mask, sketch), mesh)))
+    outputs = jax.device_get(predict(generator_params, *devices.put_everywhere((image, mask, sketch), mesh)))
     return image_sheet(
         {
             "input": network_input(image, mask, np.float32(HOLE_COLOUR), sketch),

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin
 
 from inpaint_jax.data.images import decode_image
+from inpaint_jax.errors import UserError
+from inpaint_jax.files import write_file
 
 _GREY_MODES = ("1", "L", "LA", "La", "I")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -81,7 +83,7 @@ _MAKER_NOTE = 0x927C
 _LONGEST_JPEG_EXIF = 65533
 
 
-class UnsavablePhoto(ValueError):
+class UnsavablePhoto(UserError):
     """A photo cannot be written as it was asked; the message says what to do instead."""
 
 
@@ -203,18 +205,8 @@ def save_photo(path: str | os.PathLike, pixels: np.ndarray, like: Photo) -> list
         image.save(encoded, kind, **options)
     except (OSError, ValueError, RuntimeError) as error:  # each from some of Pillow's plugins
         raise UnsavablePhoto(f"{path} cannot be written as {kind} ({error}); save it as PNG.") from error
-    write_bytes(path, encoded.getvalue())
+    write_file(path, encoded.getvalue())
     return notes
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file in one piece or not at all, so that a full disk costs no earlier result."""
-    fresh = path.with_name(f".{path.name}.tmp")
-    try:
-        fresh.write_bytes(content)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def writable_format(path: str | os.PathLike) -> str | None:

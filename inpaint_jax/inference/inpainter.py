@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from inpaint_jax import checkpoints, export
+from inpaint_jax import checkpoints
+from inpaint_jax.inference import export
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.mhtma import head_count
 
@@ -43,7 +44,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionInputs:
-    """What the heads of MHTMA are given for one image; for the functions of `nets.introspection`.
+    """What the heads of MHTMA are given for one image; for the functions of `inspection.rows`.
 
     The maps are a quarter of the image's size after its padding, see `padded_side`: [:height // 4, :width // 4] is the
     image, and what lies behind it, its reflection, can be attended to as well.
@@ -107,7 +108,7 @@ class Inpainter:
         """Loads a trained generator.
 
         Args:
-            path: the workdir of a run, or a file that `python -m inpaint_jax.export` wrote.
+            path: the workdir of a run, or a file that `inpaint-jax export` wrote.
             step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
         Raises:

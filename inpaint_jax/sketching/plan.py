@@ -9,7 +9,7 @@ from typing import Any
 from inpaint_jax.data.images import Resize
 from inpaint_jax.data.sketches import COMMAND, SketchStore, UnfinishedSketches, UnusableSketches
 from inpaint_jax.data.sources import ImageSource
-from inpaint_jax.sketching.run import Settings, SketchingError, describe, make_sketches
+from inpaint_jax.sketching.make import Settings, SketchingError, describe, make_sketches
 
 _log = logging.getLogger("inpaint_jax")
 

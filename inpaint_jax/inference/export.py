@@ -1,6 +1,6 @@
 """One file to publish: the generator's parameters with the config inside, as safetensors.
 
-python -m inpaint_jax.export --checkpoint=runs/places2 --output=places2.safetensors [--step=1000]
+inpaint-jax export --checkpoint=runs/places2 --output=places2.safetensors [--step=1000]
 
 The file reads without executing anything that it holds. Its metadata (strings, as safetensors has it) are `format`,
 `format_version`, `inpaint_jax` (our version), `step` and `config` (config.json as it stands, the paths of its data
@@ -9,7 +9,6 @@ included). A tensor is named by its path: "coarse/GatedConv_0/conv/kernel".
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from absl import app, flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inpaint_jax import __version__, checkpoints
+from inpaint_jax.errors import UserError
+from inpaint_jax.files import write_file
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -28,7 +29,7 @@ FORMAT = "inpaint_jax generator"
 FORMAT_VERSION = "1"
 
 
-class UnusableModel(ValueError):
+class UnusableModel(UserError):
     """A file that is no exported model of ours; the message says what to give instead."""
 
 
@@ -51,10 +52,7 @@ def write_model(path: str | Path, params: Any, config: Mapping[str, Any], step: 
         "step": str(step),
         "config": json.dumps(config),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_bytes(safetensors.numpy.save(tensors, metadata))
-    os.replace(fresh, path)
+    write_file(path, safetensors.numpy.save(tensors, metadata))
 
 
 def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
@@ -77,12 +75,10 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
     except safetensors.SafetensorError as error:
         raise UnusableModel(
             f"{path} is no exported model ({error}); give the workdir of a run, or a file that "
-            "python -m inpaint_jax.export wrote."
+            "inpaint-jax export wrote."
         ) from error
     if metadata.get("format") != FORMAT:
-        raise UnusableModel(
-            f"{path} holds tensors, but not those of a generator that python -m inpaint_jax.export wrote."
-        )
+        raise UnusableModel(f"{path} holds tensors, but not those of a generator that inpaint-jax export wrote.")
     if metadata["format_version"] != FORMAT_VERSION:
         raise UnusableModel(
             f"{path} has format {metadata['format_version']}, written by inpaint_jax {metadata['inpaint_jax']}; "

@@ -15,10 +15,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inpaint_jax.data.images import UnreadableImage
 from inpaint_jax.data.masks import read_mask
-from inpaint_jax.data.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format, write_bytes
 from inpaint_jax.data.sources import IMAGE_EXTENSIONS, open_folder
-from inpaint_jax.export import UnusableModel
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.errors import UserError
+from inpaint_jax.files import write_file
+from inpaint_jax.inference.export import UnusableModel
+from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inference.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -28,7 +30,7 @@ _TRANSPARENT_BELOW = 128
 _LINE_FROM = 64
 
 
-class InpaintingError(ValueError):
+class InpaintingError(UserError):
     """Something that whoever asked can mend; the message says how, in one sentence."""
 
 
@@ -174,7 +176,7 @@ def inpaint_file(
     if not hole.any():
         logger.warning("The mask of %s is empty: it is saved as it is.", photo)
         if output.suffix.lower() == photo.suffix.lower():
-            write_bytes(output, photo.read_bytes())
+            write_file(output, photo.read_bytes())
             return []
         return save_photo(output, like.pixels, like)
     if hole.all():

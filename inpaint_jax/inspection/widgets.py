@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from inpaint_jax import inspection, visualize
-from inpaint_jax.inference import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter
 
 if TYPE_CHECKING:
     import ipywidgets

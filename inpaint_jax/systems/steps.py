@@ -12,7 +12,7 @@ from inpaint_jax import losses, metrics
 from inpaint_jax.features import vgg
 from inpaint_jax.nets.discriminator import local_crops
 from inpaint_jax.nets.generator import GeneratorOutputs
-from inpaint_jax.training.state import TrainState
+from inpaint_jax.systems.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 

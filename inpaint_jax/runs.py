@@ -1,15 +1,16 @@
 """A workdir belongs to one config: written down at the start, compared when a run goes on."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inpaint_jax.files import write_file
+
 CONFIG_FILE = "config.json"
 
 # What may change when a run goes on: how long, how often, by how many workers, and what training does not use. None of
-# it changes a step. Where sketches lie neither: what they are is kept with every checkpoint, see training.sketches.
+# it changes a step. Where sketches lie neither: what they are is kept with every checkpoint, see sketching.plan.
 FREE_FIELDS = (
     *("train.", "data.test", "data.workers", "loss.vgg_weights"),
     *("data.sketches", "data.validation_sketches", "data.pidinet_weights"),
@@ -79,11 +80,7 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
     """
     check_workdir(workdir, config)
     path = Path(workdir) / CONFIG_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In one piece or not at all: a run killed here must be able to start again.
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(fresh, path)
+    write_file(path, json.dumps(config, indent=2) + "\n")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

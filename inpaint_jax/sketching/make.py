@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from inpaint_jax.data import sketches
 from inpaint_jax.data.images import Resize, UnreadableImage
 from inpaint_jax.data.sources import ImageSource, open_source
+from inpaint_jax.errors import UserError
 from inpaint_jax.features import pidinet
 from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.sketching import tasks
@@ -26,7 +27,7 @@ from inpaint_jax.sketching import tasks
 _log = logging.getLogger("inpaint_jax")
 
 
-class SketchingError(ValueError):
+class SketchingError(UserError):
     """Something that whoever asked can mend; the message says how, in one sentence."""
 
 

@@ -1,0 +1,1 @@
+"""Whole models: networks, critic, losses and steps."""
