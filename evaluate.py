@@ -49,6 +49,7 @@ def main(argv: list[str]) -> None:
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
     # Imported here because the processes that read photos import this file again, and need none of it.
     from inpaint_jax.compilation import keep_programs
+    from inpaint_jax.config import Config
     from inpaint_jax.evaluation import run
 
     keep_programs()
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> None:
         save_every_seconds=_SAVE_EVERY.value,
     )
     try:
-        run.evaluate(_WORKDIR.value, _OUTPUT.value, settings, _CONFIG.value)
+        run.evaluate(_WORKDIR.value, _OUTPUT.value, settings, _CONFIG.value and Config.read(_CONFIG.value))
     except run.EvaluationError as error:
         sys.exit(f"evaluate.py: {error}")
 

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> None:
     logging.getLogger("inpaint_jax").setLevel(logging.INFO)
     # Imported here because the processes that read photos import this file again, and need none of it.
     from inpaint_jax.compilation import keep_programs
+    from inpaint_jax.errors import UserError
     from inpaint_jax.training import loop
 
     keep_programs()
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or f"runs/{_CONFIG.value.name}"
     try:
         loop.train(_CONFIG.value, workdir, None if hosts == (None, None, None) else hosts)
-    except loop.SKETCH_ERRORS as error:
+    except UserError as error:
         sys.exit(f"train.py: {error}")
 
 

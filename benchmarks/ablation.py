@@ -22,7 +22,7 @@ from typing import Any
 
 from hardware import describe
 
-from inpaint_jax.checkpoints import load_config
+from inpaint_jax.runs import read_config
 from inpaint_jax.visualize import temperature_curves
 from inpaint_jax.writers import best_validation, read_metrics
 
@@ -173,7 +173,7 @@ def summarise(variants: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], o
 
 def _best(workdir: Path) -> Mapping[str, Any]:
     """The row of the checkpoint that evaluate.py takes."""
-    return best_validation(read_metrics(workdir), load_config(workdir)["train"]["select_by"])
+    return best_validation(read_metrics(workdir), read_config(workdir).train.select_by)
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -120,7 +120,7 @@ def samples(
     source: ImageSource, masks: str, inpainter: Inpainter, params: pidinet.Params, numbers: range
 ) -> Iterator[Sample]:
     """Photos cut to size, each with a mask that its number fixes, and the sketch that PiDiNet makes of it."""
-    size, resize = inpainter.image_size, inpainter.config["data"].get("resize", "shortest")
+    size, resize = inpainter.image_size, inpainter.config.data.resize
     drawn = open_masks(masks, size)
     photos = [resize_and_crop(source[number], size, resize=resize) for number in numbers]
     for number, photo, edges in zip(numbers, photos, edge_maps(params, np.stack(photos))):

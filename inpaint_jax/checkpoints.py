@@ -20,9 +20,11 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from inpaint_jax.errors import UserError
+from inpaint_jax.files import write_file
+
 _FOLDER = "checkpoints"
 _METRIC = "score"
-_FORMER_METRIC = "validation_loss"  # of runs that knew no other
 
 # Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours, and of what
 # read_only changes.
@@ -127,6 +129,23 @@ class Checkpoints:
         )
         return restored.generator, restored.rest, restored.progress
 
+    def add_score(self, step: int, progress: Mapping[str, Any], score: float) -> None:
+        """Writes down the score of a checkpoint that was saved before it was validated.
+
+        The arrays are the same, so only two small files in its folder are replaced, each in one piece: at every moment
+        there is one whole checkpoint of the step.
+
+        Args:
+            step: of the checkpoint.
+            progress: what JSON can hold, instead of what was saved.
+            score: of the validation.
+        """
+        self.wait()
+        folder = self.folder / str(step)
+        write_file(folder / "metrics" / "metrics", json.dumps({_METRIC: float(score)}))
+        write_file(folder / "progress" / "metadata", json.dumps(dict(progress)))
+        self._manager.reload()
+
     def wait(self) -> None:
         """Waits for the save under way."""
         self._manager.wait_until_finished()
@@ -135,25 +154,6 @@ class Checkpoints:
         """Waits for the save under way, and lets go of the folder."""
         self.wait()
         self._manager.close()
-
-
-def load_config(workdir: str | Path) -> dict[str, Any]:
-    """Reads the config of a run, as a nested dict.
-
-    Args:
-        workdir: the folder of a run.
-
-    Returns:
-        what config.json holds.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it is no workdir.
-    """
-    path = Path(workdir) / "config.json"
-    if not path.is_file():
-        what = "holds no config.json" if Path(workdir).is_dir() else "does not exist"
-        raise FileNotFoundError(f"{workdir} {what}; give the workdir of a training run.")
-    return json.loads(path.read_text())
 
 
 def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, int]:
@@ -167,11 +167,11 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
         parameters and the step they are of.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
+        UserError: there is no such checkpoint.
     """
     folder = Path(workdir).absolute() / _FOLDER
     if not folder.is_dir():
-        raise FileNotFoundError(f"{workdir} holds no checkpoints; give the workdir of a training run.")
+        raise UserError(f"{workdir} holds no checkpoints; give the workdir of a training run.")
     options = ocp.CheckpointManagerOptions(best_fn=_score, best_mode="min", read_only=True)
     with ocp.CheckpointManager(folder, options=options) as manager:
         steps = manager.all_steps()
@@ -179,7 +179,7 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
             best = manager.best_step()
             step = manager.latest_step() if best is None else best
     if step not in steps:
-        raise FileNotFoundError(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
+        raise UserError(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
     item = folder / str(step) / "generator"
     with ocp.StandardCheckpointer() as checkpointer:
         # The saved tree knows the shapes; the devices it was saved from may not exist here.
@@ -190,4 +190,4 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-    return metrics[_METRIC] if _METRIC in metrics else metrics[_FORMER_METRIC]
+    return metrics[_METRIC]

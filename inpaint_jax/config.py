@@ -1,112 +1,326 @@
-"""What the fields of a config may be, said in one sentence where they are not."""
+"""Every field of a config once: type, default, range and meaning. The defaults are the paper's (Section IV-B).
 
+One thing differs: the paper squeezes photos into squares (data.resize=stretch), we cut squares out of them.
+
+`configs/*.py` start from `to_config_dict(Config())` and change a few fields; ml_collections turns flags such as
+`--config.data.image_size=128` into further changes. `Config.read` makes the typed object of the result, and is the one
+place where a field that makes no sense is refused. A new field is one line here, and its use.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from inpaint_jax.errors import UserError
 from inpaint_jax.losses import ADVERSARIAL, L1
 from inpaint_jax.nets.fill import FILLS
 from inpaint_jax.nets.generator import OUTPUTS
 from inpaint_jax.nets.mhtma import KINDS
 from inpaint_jax.nets.temperature import ACTIVATIONS
 
-SCHEDULES = ("constant", "cosine")
-SELECTIONS = ("loss", "hole_l1")
 
-_POSITIVE_INTEGERS = (
-    "batch_size",
-    "data.image_size",
-    "model.heads",
-    "model.patch_size",
-    "model.discriminator_width",
-    "model.discriminator_features",
-    "train.checkpoint_every_steps",
-    "train.log_every_steps",
-)
-_POSITIVE_OR_NONE = ("data.validation_limit", "train.max_steps", "train.patience_steps")
-_POSITIVE_NUMBER_OR_NONE = ("model.constant_temperature",)
-_POSITIVE = ("train.validate_every_epochs", "train.patience_epochs")
-_NOT_NEGATIVE = (
-    "data.workers",
-    "train.samples",
-    "loss.hole_weight",
-    "loss.coarse_weight",
-    "loss.refined_weight",
-    "loss.perceptual_weight",
-    "loss.adversarial_weight",
-    "loss.gradient_penalty_weight",
-    "optimizer.generator_learning_rate",
-    "optimizer.discriminator_learning_rate",
-    "optimizer.warmup_steps",
-)
-_CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "data.resize": ("shortest", "stretch"),
-    "data.crop": ("random", "center"),
-    "loss.l1": L1,
-    "loss.adversarial": ADVERSARIAL,
-    "model.fill": tuple(FILLS),
-    "model.output": OUTPUTS,
-    "optimizer.schedule": SCHEDULES,
-    "train.select_by": SELECTIONS,
-    "model.attention": KINDS,
-    "model.temperature_activation": (None, *ACTIVATIONS),
-}
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """What a field means, and the values that it may have."""
+
+    meaning: str
+    choices: tuple[Any, ...] = ()
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    even: bool = False
+    free: bool = False
+
+    def fault(self, value: Any) -> str | None:
+        """What the value would have to be, if it is wrong."""
+        if self.choices:
+            return (
+                None
+                if value in self.choices
+                else " or ".join("left out" if choice is None else choice for choice in self.choices)
+            )
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        fits = (
+            self.at_least <= value <= self.at_most and self.above < value < self.below and not (self.even and value % 2)
+        )
+        bounds = {"at least": self.at_least, "above": self.above, "below": self.below, "at most": self.at_most}
+        words = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
+        words += ["even"] * self.even
+        return None if fits and math.isfinite(value) else " and ".join(words) or "a finite number"
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Checks the fields one by one; what they mean together is checked by those who use them.
+def _field(default: Any, meaning: str, **rule: Any) -> Any:
+    """A field of a config.
 
     Args:
-        config: nested dict, see configs/default.py.
-
-    Raises:
-        ValueError: a field is out of its range; the message names it and the range.
+        default: the paper's value. A default of None stands for "not given".
+        meaning: for readers.
+        **rule: `choices`, or bounds: `at_least`, `at_most`, `above`, `below`, `even`. `free` marks fields that may
+            change when a run goes on, because no training step depends on them.
     """
-
-    def demand(name: str, fits: bool, what: str) -> None:
-        if not fits:
-            raise ValueError(f"config.{name} must be {what}, not {_get(config, name)!r}.")
-
-    for name in _POSITIVE_INTEGERS:
-        demand(name, _get(config, name) >= 1, "at least 1")
-    for name in _POSITIVE_OR_NONE:
-        value = _get(config, name)
-        demand(name, value is None or value >= 1, "at least 1, or left out for no limit")
-    for name in _POSITIVE_NUMBER_OR_NONE:
-        value = _get(config, name)
-        demand(name, value is None or value > 0, "positive, or left out to be learned")
-    for name in _POSITIVE:
-        demand(name, _get(config, name) > 0, "positive")
-    for name in _NOT_NEGATIVE:
-        demand(name, _get(config, name) >= 0, "0 or more")
-    for name, choices in _CHOICES.items():
-        names = [choice or "left out" for choice in choices]
-        demand(name, _get(config, name) in choices, " or ".join(names))
-    width, size, seed, flip = (_get(config, name) for name in ("model.width", "data.image_size", "seed", "data.flip"))
-    demand("model.width", width >= 2 and width % 2 == 0, "an even number of channels")
-    demand("data.image_size", size >= 16, "at least 16")
-    demand("seed", 0 <= seed < 2**31, "between 0 and 2^31")
-    zoom = _get(config, "data.zoom")
-    free = not config["model"]["sketch"]
-    demand("data.zoom", zoom == 1 or (1 < zoom <= 4 and free), "from 1 to 4, and 1 with sketches")
-    demand("data.flip", 0 <= flip <= 1, "a probability")
-    demand("optimizer.ema_decay", 0 <= config["optimizer"]["ema_decay"] < 1, "0, or a decay below 1 such as 0.999")
-    if config["optimizer"]["schedule"] == "cosine":
-        warmup, last = config["optimizer"]["warmup_steps"], config["train"]["max_steps"]
-        demand("train.max_steps", last is not None, "given, for the cosine schedule to end at")
-        demand(
-            "optimizer.warmup_steps", warmup < last, f"below config.train.max_steps, {last}, for the cosine schedule"
-        )
-    demand("data.sketch_dropout", 0 <= config["data"]["sketch_dropout"] <= 1, "a share from 0 to 1")
-    if not config["model"]["sketch"]:
-        for name in ("data.sketches", "data.validation_sketches"):
-            demand(name, not _get(config, name), "left out, unless config.model.sketch is True (--config=FILE:sketch)")
-    for name in ("train", "validation"):
-        demand(f"data.{name}", bool(config["data"][name]), "given, for example as folder:PATH")
+    return dataclasses.field(default=default, metadata={"rule": _Rule(meaning, **rule)})
 
 
-def _get(config: Mapping[str, Any], name: str) -> Any:
-    value = config
-    for part in name.split("."):
-        value = value[part]
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What to train, validate and test on."""
+
+    train: str | None = _field(None, "photos: folder:PATH, tfds:NAME[/CONFIG]:SPLIT or skimage:train")
+    validation: str | None = _field(None, "likewise")
+    test: str | None = _field(None, "likewise, for evaluate", free=True)
+    masks: str = _field("freeform", "or mixed (holes of all ratios), or folder:PATH")
+    image_size: int = _field(256, "side of the images", at_least=16, at_most=2**14)
+    resize: Literal["shortest", "stretch"] = _field(
+        "shortest", "the shortest side to image_size, then crop; stretch resizes both sides (as the paper)"
+    )
+    crop: Literal["random", "center"] = _field("random", "of training photos; center otherwise")
+    flip: float = _field(0.5, "probability of mirroring a training photo", at_least=0, at_most=1)
+    zoom: float = _field(
+        1.0,
+        "training photos are resized to between 1 and this times image_size before the crop; 1 with sketches",
+        at_least=1,
+        at_most=4,
+    )
+    workers: int = _field(2, "processes that read and mask photos", at_least=0, at_most=1024, free=True)
+    validation_limit: int | None = _field(None, "images of the validation set to use; all by default", at_least=1)
+    sketches: str | None = _field(
+        None, "folder of `inpaint-jax sketch` for data.train; made in the workdir by default", free=True
+    )
+    validation_sketches: str | None = _field(None, "the same for data.validation", free=True)
+    sketch_dropout: float = _field(
+        0.3,
+        "share of the training samples that lose lines: half of these all, the others each line with 1/2; 0 is the "
+        "paper, whose models never fill a hole that nobody drew in",
+        at_least=0,
+        at_most=1,
+    )
+    pidinet_weights: str | None = _field(
+        None, "file, to make sketches; downloaded into the cache by default", free=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The generator and the discriminator."""
+
+    sketch: bool = _field(False, "a fifth input channel: guided by sketches (Section IV-F)")
+    width: int = _field(24, "w, channels of the first layer", at_least=2, at_most=1024, even=True)
+    fill: str = _field("constant", "what the hole holds at first; tension_spline is smooth", choices=(*FILLS,))
+    output: str = _field("image", "of both stages; residual is added to the fill inside the hole", choices=OUTPUTS)
+    skips: bool = _field(False, "from encoders to decoders, as in a U-Net")
+    attention: str = _field("mhtma", "or its siblings: single, contextual (CA), atma", choices=KINDS)
+    heads: int = _field(2, "K", at_least=1)
+    patch_size: int = _field(3, "s", at_least=1)
+    constant_temperature: float | None = _field(None, "of all heads; learned by default (CA: 1/10)", above=0)
+    temperature_activation: str | None = _field(
+        None, "softplus by default, leaky_relu in atma", choices=(None, *ACTIVATIONS)
+    )
+    discriminator_width: int = _field(64, "channels of its first layer", at_least=1, at_most=1024)
+    discriminator_features: int = _field(1024, "of each branch", at_least=1, at_most=2**16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The terms of eq. (6) and their weights."""
+
+    l1: str = _field(
+        "mean",
+        "over all pixels; by_area takes one mean over the hole and one over the known pixels; relative is the share of "
+        "the fill's error inside the hole that is left (with model.output=image nothing then trains known pixels)",
+        choices=L1,
+    )
+    hole_weight: float = _field(6.0, "of the hole's mean, where the other's is 1; for by_area alone", at_least=0)
+    coarse_weight: float = _field(1.2, "lambda_1", at_least=0)
+    refined_weight: float = _field(1.0, "lambda_2", at_least=0)
+    perceptual_weight: float = _field(
+        0.004, "lambda_p, of activations scaled by vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights", at_least=0
+    )
+    adversarial_weight: float = _field(0.01, "lambda_adv^G; 0 trains without the discriminator", at_least=0)
+    adversarial: str = _field(
+        "hinge", "with spectral norms; wgan_gp has a gradient penalty instead (Table II)", choices=ADVERSARIAL
+    )
+    gradient_penalty_weight: float = _field(10.0, "lambda of WGAN-GP (Gulrajani et al. 2017)", at_least=0)
+    vgg_weights: str | None = _field(None, "file; downloaded into the cache by default", free=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Adam for both networks."""
+
+    generator_learning_rate: float = _field(1e-4, "peak", at_least=0, at_most=1)
+    discriminator_learning_rate: float = _field(1e-4, "peak", at_least=0, at_most=1)
+    beta1: float = _field(0.5, "of Adam", at_least=0, below=1)
+    beta2: float = _field(0.9, "of Adam", at_least=0, below=1)
+    schedule: Literal["constant", "cosine"] = _field("constant", "of both rates; cosine falls to 0 at train.max_steps")
+    clip_norm: float = _field(0.0, "the most that the norm of a network's gradient may be; 0: no limit", at_least=0)
+    warmup_steps: int = _field(0, "in which both rates rise from 0", at_least=0)
+    ema_decay: float = _field(
+        0.0,
+        "of the generator's moving average, which is then validated and used, such as 0.999; 0: none",
+        at_least=0,
+        below=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How long, how often, and by what to choose."""
+
+    max_steps: int | None = _field(None, "no limit by default: early stopping ends the run", at_least=1, free=True)
+    select_by: Literal["loss", "hole_l1"] = _field(
+        "loss", "the best checkpoint, and early stopping; hole_l1 looks into the hole alone"
+    )
+    patience_epochs: float = _field(30.0, "without a better validation", above=0, free=True)
+    patience_steps: int | None = _field(None, "the same in steps; whichever comes first", at_least=1, free=True)
+    validate_every_epochs: float = _field(1.0, "passes over the training photos", above=0, free=True)
+    checkpoint_every_steps: int = _field(1000, "besides those after each validation", at_least=1, free=True)
+    log_every_steps: int = _field(50, "means of which are logged", at_least=1, free=True)
+    samples: int = _field(8, "rows of the sample sheets", at_least=0, free=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All of a run but its workdir."""
+
+    name: str = _field("default", "of the run; runs/<name> is its workdir by default")
+    seed: int = _field(0, "of parameters, order, crops, flips and masks", at_least=0, below=2**31)
+    dtype: Literal["float32", "bfloat16"] = _field("float32", "of the networks' computation; bfloat16 for GPUs")
+    batch_size: int = _field(16, "over all devices together", at_least=1)
+    data: Data = Data()
+    model: Model = Model()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any] | ConfigDict, source: str = "The config") -> "Config":
+        """The typed config of nested fields, as in config.json; every field has to be there.
+
+        Args:
+            fields: name -> value, groups as mappings.
+            source: where the fields come from, to begin an error with.
+
+        Raises:
+            UserError: a field is missing or unknown, of another type, or out of its range; or two contradict each
+                other.
+        """
+        config = _read(cls, fields.to_dict() if isinstance(fields, ConfigDict) else fields, source, "config")
+        _check_together(config)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested fields, as JSON can hold them."""
+        return dataclasses.asdict(self)
+
+
+def to_config_dict(config: Config) -> ConfigDict:
+    """Nested fields that flags can override; those that are not given know their type all the same."""
+
+    def convert(group: Any) -> ConfigDict:
+        result = ConfigDict()
+        for name, kind in typing.get_type_hints(type(group)).items():
+            value = getattr(group, name)
+            if dataclasses.is_dataclass(value):
+                value = convert(value)
+            elif value is None:
+                value = placeholder(_types(kind)[0])
+            result[name] = value
+        return result
+
+    return convert(config)
+
+
+def free_fields() -> set[str]:
+    """Names ("train.max_steps", ...) of the fields that may change when a run goes on."""
+    found = set()
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.default):
+            inner = dataclasses.fields(field.default)
+            found |= {f"{field.name}.{each.name}" for each in inner if each.metadata["rule"].free}
+    return found
+
+
+def _read(kind: type, values: Any, source: str, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source} holds no {path}: it is damaged, or of something else.")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            meant = f"; did you mean {path}.{close[0]}?" if close else f"; there are {', '.join(fields)}."
+            raise UserError(f"There is no {path}.{name}{meant}")
+    if missing := [name for name in fields if name not in values]:
+        raise UserError(f"{source} lacks {path}.{missing[0]}: it is damaged, or of another version of inpaint_jax.")
+    return kind(**{name: _value(fields[name], hints[name], values[name], source, f"{path}.{name}") for name in fields})
+
+
+def _value(field: dataclasses.Field, hint: Any, value: Any, source: str, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _read(typing.cast(type, hint), value, source, path)
+    allowed = _types(hint)
+    if value is None and type(None) in allowed:
+        return None
+    if float in allowed and type(value) is int:
+        value = float(value)
+    if type(value) not in allowed:
+        raise UserError(f"{path} must be of type {allowed[0].__name__}, not {value!r}.")
+    rule = field.metadata["rule"]
+    if typing.get_origin(hint) is Literal:
+        rule = dataclasses.replace(rule, choices=typing.get_args(hint))
+    if (wanted := rule.fault(value)) is not None:
+        raise UserError(f"{path} must be {wanted}, not {value!r}.")
     return value
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The types of values that a field may have."""
+    if typing.get_origin(hint) is Literal:
+        return (str,)
+    return typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
+
+
+def _check_together(config: Config) -> None:
+    """What fields mean together, as far as the config alone tells."""
+    data, model, optimizer, train = config.data, config.model, config.optimizer, config.train
+
+    def demand(fits: bool, sentence: str) -> None:
+        if not fits:
+            raise UserError(sentence)
+
+    channels = 4 * model.width
+    demand(
+        model.attention == "single" or channels % model.heads == 0,
+        f"config.model.heads={model.heads} does not divide the {channels} channels of the attention (4 x width); "
+        "take 1, 2 or 4, for example.",
+    )
+    cells = -(-data.image_size // 4)
+    demand(
+        model.patch_size <= cells,
+        f"config.model.patch_size={model.patch_size} does not fit into the attention's map of {cells} x {cells} (a "
+        "quarter of config.data.image_size); 3 is the paper's.",
+    )
+    demand(data.zoom == 1 or not model.sketch, "config.data.zoom must be 1 with config.model.sketch.")
+    for name in ("sketches", "validation_sketches"):
+        demand(
+            model.sketch or not getattr(data, name),
+            f"config.data.{name} is for models that are guided by sketches; train one with --config=FILE:sketch.",
+        )
+    if optimizer.schedule == "cosine":
+        demand(
+            train.max_steps is not None, "config.train.max_steps must be given, for the cosine schedule to end there."
+        )
+        demand(
+            optimizer.warmup_steps < train.max_steps,
+            f"config.optimizer.warmup_steps must be below config.train.max_steps, {train.max_steps}, for the cosine "
+            f"schedule, not {optimizer.warmup_steps}.",
+        )

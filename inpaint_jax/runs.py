@@ -5,82 +5,71 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inpaint_jax.config import Config, free_fields
+from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
 
 CONFIG_FILE = "config.json"
 
-# What may change when a run goes on: how long, how often, by how many workers, and what training does not use. None of
-# it changes a step. Where sketches lie neither: what they are is kept with every checkpoint, see sketching.plan.
-FREE_FIELDS = (
-    *("train.", "data.test", "data.workers", "loss.vgg_weights"),
-    *("data.sketches", "data.validation_sketches", "data.pidinet_weights"),
-)
 
-# Among these, what does change a run: scores of one kind cannot be compared with those of another, and the cosine's
-# learning rates depend on where it ends.
-BOUND_FIELDS = ("train.select_by",)
-BOUND_BY_COSINE = ("train.max_steps",)
-
-# Fields that came later, with what every run did before they were there: a run whose config lacks them can go on.
-LATER_FIELDS = {
-    "model.attention": "mhtma",
-    "model.sketch": False,
-    "data.sketch_dropout": 0.3,  # of no use without sketches
-    "data.zoom": 1.0,
-    "loss.adversarial": "hinge",
-    "loss.gradient_penalty_weight": 10.0,
-    "loss.l1": "mean",
-    "loss.hole_weight": 6.0,  # of no use for "mean"
-    "model.fill": "constant",
-    "model.output": "image",
-    "model.skips": False,
-    "optimizer.schedule": "constant",
-    "optimizer.warmup_steps": 0,
-    "optimizer.ema_decay": 0.0,
-    "train.select_by": "loss",
-}
-
-
-def check_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
+def check_workdir(workdir: str | Path, config: Config) -> None:
     """Checks that the folder is free, or belongs to a run of this config; writes nothing.
 
     Args:
         workdir: the folder of the run.
-        config: nested dict, as JSON can hold.
+        config: of the run.
 
     Raises:
-        ValueError: the folder holds a run of another config; the message names the fields that differ.
+        UserError: the folder holds a run of another config; the message names the fields that differ.
     """
     path = Path(workdir) / CONFIG_FILE
     if path.exists():
-        old = LATER_FIELDS | flatten(json.loads(path.read_text()))
-        new = LATER_FIELDS | flatten(json.loads(json.dumps(config)))
-        bound = BOUND_FIELDS + (BOUND_BY_COSINE if new["optimizer.schedule"] == "cosine" else ())
+        old, new = flatten(read_config(workdir).to_dict()), flatten(config.to_dict())
+        free = free_fields()
+        if config.optimizer.schedule == "cosine":
+            free.remove("train.max_steps")  # all learning rates depend on it
         differing = [
-            f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and (name in bound or not name.startswith(FREE_FIELDS))
+            f"{name}: {old[name]!r} there, {value!r} now"
+            for name, value in new.items()
+            if old[name] != value and name not in free
         ]
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"{workdir} belongs to a run with another config ({'; '.join(differing)}). "
                 "Give another --workdir, or the old values to go on with that run."
             )
 
 
-def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
+def claim_workdir(workdir: str | Path, config: Config) -> None:
     """Makes the folder and writes the config into it, once it is checked that no other run has it.
 
     Args:
         workdir: the folder of the run.
-        config: nested dict, as JSON can hold.
+        config: of the run.
 
     Raises:
-        ValueError: as `check_workdir`.
+        UserError: as `check_workdir`.
     """
     check_workdir(workdir, config)
     path = Path(workdir) / CONFIG_FILE
-    write_file(path, json.dumps(config, indent=2) + "\n")
+    write_file(path, json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def read_config(workdir: str | Path) -> Config:
+    """The config of a run.
+
+    Raises:
+        UserError: the folder is no workdir, or its config is damaged.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    if not path.is_file():
+        what = f"holds no {CONFIG_FILE}" if Path(workdir).is_dir() else "does not exist"
+        raise UserError(f"{workdir} {what}; give the workdir of a training run.")
+    try:
+        fields = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); put back the config of the run.") from error
+    return Config.read(fields, source=str(path))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

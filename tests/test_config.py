@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from inpaint_jax.config import Config, to_config_dict
+from inpaint_jax.errors import UserError
 from inpaint_jax.runs import check_workdir, claim_workdir
 from inpaint_jax.training import loop
 
@@ -38,21 +40,29 @@ def test_configs_load_and_keep_the_papers_settings(name):
         ({"data__masks": "stripes"}, "stripes"),
         ({"data__resize": "squeeze"}, "squeeze"),
         ({"dtype": "float99"}, "float99"),
-        ({"model__width": 5}, "width must be an even number"),
-        ({"model__heads": 3}, "do not divide over 3 heads"),
+        ({"data__train": "folder:"}, "folder:"),
+        ({"optimizer__beta1": 2.0}, "config.optimizer.beta1 must be at least 0 and below 1, not 2.0."),
+        ({"optimizer__generator_learning_rate": math.nan}, "config.optimizer.generator_learning_rate must be"),
+        ({"batch_size": 0}, "config.batch_size must be at least 1, not 0."),
+        ({"batch_size": 2.5}, "config.batch_size must be of type int, not 2.5."),
+        ({"model__patch_size": 99}, "config.model.patch_size=99 does not fit into the attention's map of 8 x 8"),
+        ({"model__sketch": True, "data__zoom": 2.0}, "config.data.zoom must be 1 with config.model.sketch."),
+        ({"data__sketches": "folder"}, "--config=FILE:sketch"),
+        ({"model__width": 5}, "config.model.width must be at least 2 and at most 1024 and even, not 5."),
+        ({"model__heads": 3}, "config.model.heads=3 does not divide the 16 channels"),
         ({"train__log_every_steps": 0}, "config.train.log_every_steps must be at least 1"),
         ({"train__max_steps": 0}, "config.train.max_steps must be at least 1"),
-        ({"train__patience_epochs": -1.0}, "config.train.patience_epochs must be positive"),
+        ({"train__patience_epochs": -1.0}, "config.train.patience_epochs must be above 0"),
         ({"data__crop": "middle"}, "config.data.crop must be random or center"),
-        ({"seed": -1}, "config.seed must be between"),
+        ({"seed": -1}, "config.seed must be at least 0"),
         ({"loss__adversarial": "lsgan"}, "config.loss.adversarial must be hinge or wgan_gp, not 'lsgan'."),
-        ({"loss__gradient_penalty_weight": -1.0}, "config.loss.gradient_penalty_weight must be 0 or more, not -1.0."),
+        ({"loss__gradient_penalty_weight": -1.0}, "config.loss.gradient_penalty_weight must be at least 0, not -1.0."),
         ({"loss__l1": "median"}, "config.loss.l1 must be mean or by_area or relative, not 'median'."),
         ({"model__fill": "telea"}, "config.model.fill must be constant or tension_spline, not 'telea'."),
         ({"model__output": "sum"}, "config.model.output must be image or residual, not 'sum'."),
         ({"train__select_by": "psnr"}, "config.train.select_by must be loss or hole_l1, not 'psnr'."),
         ({"optimizer__schedule": "linear"}, "config.optimizer.schedule must be constant or cosine, not 'linear'."),
-        ({"optimizer__ema_decay": 1.0}, "config.optimizer.ema_decay must be 0, or a decay below 1"),
+        ({"optimizer__ema_decay": 1.0}, "config.optimizer.ema_decay must be at least 0 and below 1, not 1.0."),
         (
             {"optimizer__schedule": "cosine", "train__max_steps": None},
             "config.train.max_steps must be given, for the cosine schedule to end at",
@@ -70,17 +80,39 @@ def test_fields_that_make_no_sense(make_config, tmp_path, fields, message):
             group, _, field = name.rpartition("__")
             target = config[group] if group else config
             target[field] = value
-    with pytest.raises((ValueError, FileNotFoundError, TypeError), match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_end_of_a_cosine_stays(schedule, make_config, tmp_path):
-    claim_workdir(tmp_path, make_config(optimizer__schedule=schedule).to_dict())
-    longer = make_config(optimizer__schedule=schedule, train__max_steps=20).to_dict()
+    claim_workdir(tmp_path, Config.read(make_config(optimizer__schedule=schedule)))
+    longer = Config.read(make_config(optimizer__schedule=schedule, train__max_steps=20))
     if schedule == "constant":
         check_workdir(tmp_path, longer)
     else:
         with pytest.raises(ValueError, match=r"\(train.max_steps: 12 there, 20 now\)"):
             check_workdir(tmp_path, longer)
+
+
+def test_a_config_is_read_as_it_was_written():
+    config = Config()
+    assert Config.read(config.to_dict()) == Config.read(to_config_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ([], "The config holds no config"),
+        ({"widht": 1}, "There is no config.widht"),
+        ({"name": "x"}, "The config lacks config.seed"),
+        (
+            Config().to_dict() | {"model": {"widht": 8}},
+            "There is no config.model.widht; did you mean config.model.width?",
+        ),
+    ],
+)
+def test_a_damaged_config_is_refused(fields, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Config.read(fields)

@@ -16,22 +16,22 @@ from conftest import REPOSITORY
 # the left that fits it (training.meter to "training"); a name on the right stands for all modules below it.
 MAY_IMPORT = {
     # entry scripts
-    "train": "cli training compilation",
-    "evaluate": "cli evaluation compilation",
+    "train": "cli training compilation errors",
+    "evaluate": "cli evaluation compilation config",
     "inpaint": "cli inference compilation",
     "configs": "config",
     # the commands
     "cli": "training evaluation inference sketching report demo errors compilation config",
     "demo": "inference data features compilation errors",
     "report": "evaluation checkpoints runs writers visualize files errors",
-    "inspection": "inference checkpoints data visualize features metrics nets",
+    "inspection": "inference config runs checkpoints data visualize features metrics nets",
     # what commands start
     "training": "systems sketching devices runs checkpoints data writers visualize config nets losses features errors",
-    "evaluation": "inference checkpoints data writers visualize features losses metrics nets files errors",
-    "inference": "checkpoints data visualize features nets systems files errors",
+    "evaluation": "inference config checkpoints data writers visualize features losses metrics nets files errors",
+    "inference": "config runs checkpoints data visualize features nets systems files errors",
     "sketching": "data features compilation files errors",
     # whole models
-    "systems": "config devices nets losses metrics features errors",
+    "systems": "config data devices nets losses metrics features errors",
     # what talks to the disk, and to the devices
     "runs": "config files errors",
     "config": "losses nets errors",

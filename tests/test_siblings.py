@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inpaint_jax.config import Config, Model
 from inpaint_jax.nets.contextual import contextual_attention
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.mhtma import ATMA, KINDS, MHTMA, make_attention
 from inpaint_jax.nets.temperature import TemperatureNetwork
+from inpaint_jax.systems.mhtma import make_generator
 
 
 @pytest.fixture(scope="module")
@@ -179,19 +181,9 @@ def test_temperatures_can_be_set_by_hand(generators, kind):
 
 
 def test_fields_of_a_run_make_its_generator():
-    old = {"width": 8, "heads": 4, "patch_size": 5, "discriminator_width": 64}
-    assert Generator.from_fields(old, jnp.dtype("bfloat16")) == Generator(8, 4, 5, dtype=jnp.dtype("bfloat16"))
-    new = old | {"attention": "atma", "constant_temperature": 0.5, "temperature_activation": "softplus"}
-    expected = Generator(
-        8,
-        4,
-        5,
-        attention="atma",
-        constant_temperature=0.5,
-        temperature_activation="softplus",
-        dtype=jnp.dtype("float32"),
-    )
-    assert Generator.from_fields(new, jnp.dtype("float32")) == expected
+    model = Model(width=8, heads=4, patch_size=5, attention="atma", constant_temperature=0.5)
+    made = make_generator(Config(model=model, dtype="bfloat16"))
+    assert made == Generator(8, 4, 5, attention="atma", constant_temperature=0.5, dtype=jnp.dtype("bfloat16"))
 
 
 def test_modules_keep_their_defaults():

@@ -7,14 +7,15 @@ import optax
 import pytest
 
 from inpaint_jax import devices, losses
+from inpaint_jax.config import Config, Optimizer, Train
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import Generator
+from inpaint_jax.systems.mhtma import learning_rate
 from inpaint_jax.systems.state import create_state
 from inpaint_jax.systems.steps import make_train_step, make_validation_step
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.progress import Progress
-from inpaint_jax.training.schedule import learning_rate
 from inpaint_jax.training.validation import validate
 
 SIZE, CROP = 32, 16
@@ -90,7 +91,10 @@ def test_step_equals_two_plain_gradient_steps(parts):
         average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, new.generator)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.average, average)
         new, _ = step(new, batch, None)
-    assert new.published == "average"
+    published, rest = new.split()
+    assert published is new.published is new.average
+    assert "average" not in rest
+    jax.tree.map(np.testing.assert_array_equal, type(new).join(published, rest), new)
 
 
 @pytest.mark.slow
@@ -100,7 +104,7 @@ def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
     networks = generator, discriminator, optimizer, optax.adam(1e-3, b1=0.5, b2=0.9)
     state = jax.jit(lambda key: create_state(key, *networks, image_size=SIZE, crop_size=CROP))(jax.random.key(0))
     assert state.spectral == state.average == {}
-    assert state.published == "generator"
+    assert state.split()[0] is state.published is state.generator
     assert jax.tree.structure(state.discriminator) == jax.tree.structure(with_norms.discriminator)
     weights = losses.LossWeights(perceptual=0.0)
     wgan = {"adversarial": "wgan_gp", "gradient_penalty_weight": 3.0}
@@ -207,7 +211,7 @@ def test_hole_l1_and_the_fill_are_validated(parts):
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("warmup", [0, 20])
 def test_learning_rate(schedule, warmup):
-    config = {"optimizer": {"schedule": schedule, "warmup_steps": warmup}, "train": {"max_steps": 100}}
+    config = Config(optimizer=Optimizer(schedule=schedule, warmup_steps=warmup), train=Train(max_steps=100))
     rate = learning_rate(config, 0.4)
     at = rate if callable(rate) else lambda _: rate
     assert at(0) == pytest.approx(0.0 if warmup else 0.4)

@@ -70,15 +70,13 @@ class Studio:
         self._edges = edges
         self.name = inpainter.name
         self.step = inpainter.step
-        self.guided = inpainter.channels == 5
+        self.guided = inpainter.guided
         self.needs_lines = inpainter.needs_sketch
         self.image_size = inpainter.image_size
         self.suggests = self.guided and edges is not None
-        fields = inpainter.config["model"]
+        fields = inpainter.config.model
         # Those of contextual attention are constant, too.
-        self.learns_temperatures = (
-            fields.get("constant_temperature") is None and fields.get("attention") != "contextual"
-        )
+        self.learns_temperatures = fields.constant_temperature is None and fields.attention != "contextual"
 
     @classmethod
     def open(cls, checkpoint: str | Path, step: int | None = None, pidinet_weights: str | None = None) -> "Studio":
@@ -95,9 +93,9 @@ class Studio:
         try:
             inpainter = Inpainter.load(checkpoint, step)
             edges = None
-            if pidinet_weights or (inpainter.channels == 5 and pidinet.PIDINET.path.exists()):
+            if pidinet_weights or (inpainter.guided and pidinet.PIDINET.path.exists()):
                 edges = pidinet.load(pidinet_weights)
-            elif inpainter.channels == 5:
+            elif inpainter.guided:
                 _log.info(
                     "No sketches are suggested: that needs %s (%s) as --pidinet_weights=FILE.",
                     pidinet.PIDINET.name,

@@ -67,7 +67,7 @@ class Methods:
         tasks = [(name, image, mask) for name in self._classical for image, mask in zip(images, masks)]
         futures = [self._pool.submit(classical.complete, *task) for task in tasks] if self._pool else None
         by_model = {
-            name: model.predict(images, masks, sketches if model.channels == 5 else None, margin=0).completed
+            name: model.predict(images, masks, sketches if model.guided else None, margin=0).completed
             for name, model in self._models.items()
         }
         if SPLINE in self.names:

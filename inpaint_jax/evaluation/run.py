@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inpaint_jax import __version__, metrics, visualize
+from inpaint_jax.config import Config, Data
 from inpaint_jax.data.images import Resize, UnreadableImage, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import UnreadableMask
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
@@ -90,7 +90,7 @@ def evaluate(
     models: Sequence[str | Path],
     output_dir: str | Path,
     settings: Settings,
-    config: ConfigDict | None = None,
+    config: Config | None = None,
     inception_params: Any = None,
 ) -> list[dict[str, Any]]:
     """Evaluates trained models and classical methods on the very same images and masks.
@@ -169,14 +169,12 @@ class _Plan:
     identity: dict[str, Any]
 
 
-def _prepare(
-    models: Sequence[str | Path], settings: Settings, config: ConfigDict | None, inception_params: Any
-) -> _Plan:
+def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | None, inception_params: Any) -> _Plan:
     inpainters = _load(models)
-    data = config.data.to_dict() if config is not None else {}
-    if not data and inpainters:
-        data = next(iter(inpainters.values())).config["data"]
-    settings = _complete(settings, data)
+    if config is None and inpainters:
+        config = next(iter(inpainters.values())).config
+    data = Data() if config is None else config.data
+    settings = _complete(settings, data, known=config is not None)
     for name in settings.classical:
         check_method(name)
     if not inpainters and not settings.classical:
@@ -196,7 +194,7 @@ def _prepare(
         limit=settings.limit,
         progress=lambda items: tqdm(items, desc="measuring masks", unit="mask", disable=None, leave=False),
     )
-    resize = data.get("resize", "shortest")
+    resize = data.resize
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
     if sketches is not None:  # no entry without, so that evaluations from before sketches stay what they are
@@ -401,10 +399,10 @@ def _clash(names: Sequence[str]) -> bool:
     return len(plain) < len(names) or not plain.isdisjoint((*METHOD_NAMES, *output.RESERVED))
 
 
-def _complete(settings: Settings, data: Mapping[str, Any]) -> Settings:
-    """Fills in what a config's `data` says."""
+def _complete(settings: Settings, data: Data, known: bool) -> Settings:
+    """Fills in what a config's `data` says, where there is one."""
     settings = dataclasses.replace(
-        settings, data=settings.data or data.get("test"), size=settings.size or data.get("image_size")
+        settings, data=settings.data or data.test, size=settings.size or (data.image_size if known else None)
     )
     if not settings.data:
         raise ValueError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
@@ -434,7 +432,7 @@ def _open_sketches(
         return None
     store = SketchStore(Path(settings.sketches).expanduser())
     store.check(source, size=settings.size, resize=resize, limit=settings.limit)
-    if all(inpainter.channels == 4 for inpainter in inpainters.values()):
+    if not any(inpainter.guided for inpainter in inpainters.values()):
         raise ValueError("No model here is guided by sketches; leave out --sketches.")
     needed = any(inpainter.needs_sketch for inpainter in inpainters.values())
     store.check_missing(source, limit=settings.limit, needed=needed)

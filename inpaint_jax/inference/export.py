@@ -22,6 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from inpaint_jax import __version__, checkpoints
 from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
+from inpaint_jax.runs import read_config
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -99,9 +100,9 @@ def export(workdir: str | Path, output: str | Path, step: int | None = None) -> 
         the step.
 
     Raises:
-        FileNotFoundError: there is no such run or checkpoint.
+        UserError: there is no such run or checkpoint.
     """
-    config = checkpoints.load_config(workdir)
+    config = read_config(workdir).to_dict()
     params, step = checkpoints.load_generator(workdir, step)
     write_model(output, params, config, step)
     return step
@@ -122,7 +123,7 @@ def main(argv: list[str]) -> None:
     arguments = flags.FLAGS
     try:
         step = export(arguments.checkpoint, arguments.output, arguments.step)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (UserError, OSError) as error:
         raise SystemExit(f"{error}") from error
     size = Path(arguments.output).stat().st_size / 2**20
     logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, arguments.output, size)

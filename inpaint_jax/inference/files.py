@@ -102,7 +102,7 @@ def inpaint_files(
         inpainter = Inpainter.load(checkpoint, step)
     except (FileNotFoundError, UnusableModel) as error:
         raise InpaintingError(str(error)) from error
-    if sketch is not None and inpainter.channels == 4:
+    if sketch is not None and not inpainter.guided:
         raise InpaintingError(f"The model {inpainter.name} was trained without sketches; leave out --sketch.")
     if sketch is None and inpainter.needs_sketch:
         raise InpaintingError(

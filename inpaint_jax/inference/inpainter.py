@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from inpaint_jax import checkpoints
+from inpaint_jax import checkpoints, runs
+from inpaint_jax.config import Config
+from inpaint_jax.errors import UserError
 from inpaint_jax.inference import export
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.mhtma import head_count
+from inpaint_jax.systems.mhtma import make_generator
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -70,7 +73,7 @@ class Inpainter:
     runs on the first.
 
     Args:
-        config: of the run that trained the generator, a nested dict as in config.json.
+        config: of the run that trained the generator.
         params: the generator's parameters.
         step: of the run, that they are of.
 
@@ -81,20 +84,21 @@ class Inpainter:
         step: as given.
         name: of the config.
         image_size: side of the images that the generator was trained on.
-        channels: 4, or 5 of a generator that is guided by sketches.
-        needs_sketch: whether it was never trained without one (5 channels, config.data.sketch_dropout 0, as in the
-            paper), so that it is not run without one either.
+        guided: whether it takes sketches.
+        needs_sketch: whether it was never trained without one (config.data.sketch_dropout 0, as in the paper), so that
+            it is not run without one either.
     """
 
-    def __init__(self, config: Mapping[str, Any], params: Any, step: int):
+    def __init__(self, config: Config, params: Any, step: int):
         self.config = config
         self.params = params
         self.step = step
-        self.name: str = config["name"]
-        self.image_size: int = config["data"]["image_size"]
-        self.channels: int = params["coarse"]["GatedConv_0"]["conv"]["kernel"].shape[2]
-        self.needs_sketch: bool = self.channels == 5 and config["data"].get("sketch_dropout") == 0
-        self.generator = Generator.from_fields(config["model"], jnp.dtype(config["dtype"]))
+        self.name = config.name
+        self.image_size = config.data.image_size
+        self.guided = config.model.sketch
+        self.needs_sketch = self.guided and config.data.sketch_dropout == 0
+        self.generator = make_generator(config)
+        _check_params(self.generator, params, self.guided)
         devices = jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
         self._devices = len(devices)
@@ -112,8 +116,7 @@ class Inpainter:
             step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
         Raises:
-            FileNotFoundError: there is no such path, or no such checkpoint in it.
-            export.UnusableModel: the path is something else, or a file of another step than `step`.
+            UserError: there is no such path, or no such checkpoint in it; or it is something else, or damaged.
         """
         path = Path(path).expanduser()
         if path.is_file():
@@ -122,9 +125,8 @@ class Inpainter:
                 raise export.UnusableModel(
                     f"{path} holds the generator of step {saved_step} alone, not of step {step}."
                 )
-            return cls(config, params, saved_step)
-        config = checkpoints.load_config(path)
-        return cls(config, *checkpoints.load_generator(path, step))
+            return cls(Config.read(config, source=str(path)), params, saved_step)
+        return cls(runs.read_config(path), *checkpoints.load_generator(path, step))
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None) -> np.ndarray:
         """Fills the hole of an image, or of each image of a batch; given pixels come back bit-identical.
@@ -245,7 +247,7 @@ class Inpainter:
         _check(images, masks)
         holes = as_bool(masks)
         if sketches is not None:
-            if self.channels == 4:
+            if not self.guided:
                 raise ValueError(f"The model {self.name!r} was trained without sketches; leave the sketch out.")
             if np.shape(sketches) != images.shape[:3]:
                 raise ValueError(
@@ -257,7 +259,7 @@ class Inpainter:
                 f"The model {self.name!r} was never trained without a sketch (config.data.sketch_dropout was 0); give "
                 "it one."
             )
-        elif self.channels == 5:
+        elif self.guided:
             sketches = np.zeros_like(holes)
         return images, holes, sketches
 
@@ -274,6 +276,23 @@ class Inpainter:
         """[B, ...], the last one repeated until all devices have the same share; a single one runs on the first."""
         more = 0 if len(x) == 1 else -len(x) % self._devices
         return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+
+def _check_params(generator: Generator, params: Any, guided: bool) -> None:
+    """Whether the parameters are those of the generator that the config describes."""
+    shape = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1, 64, 64), jnp.float32)
+    wanted = jax.eval_shape(generator.init, jax.random.key(0), shape, mask, mask if guided else None)["params"]
+    wanted, found = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (wanted, params)
+    )
+    if wanted != found:
+        name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise UserError(
+            f"The weights are not those of the config: {name} is {found.get(name, 'missing')} there, "
+            f"{wanted.get(name, 'absent')} by the config; put back the config.json of the run, or its checkpoint."
+        )
 
 
 def padded_side(side: int, image_size: int) -> int:

@@ -1,13 +1,11 @@
 """What a model is fed with: photos with holes as in training and as in validation, masks, and sketches step by step."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from inpaint_jax import checkpoints
+from inpaint_jax.config import Config
 from inpaint_jax.data.images import Resize, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches
@@ -15,6 +13,7 @@ from inpaint_jax.data.sketches import THRESHOLD, SketchStore, large_components, 
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
 from inpaint_jax.nets.fill import HOLE_COLOUR
+from inpaint_jax.runs import read_config
 from inpaint_jax.visualize import network_input
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
@@ -83,18 +82,18 @@ def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, see
         FileNotFoundError: no run in the workdir, no such photos, or no sketches that belong to them.
         ValueError: the photos or masks cannot be read, or the sketches are not of these photos or of their size.
     """
-    config = checkpoints.load_config(workdir)
-    fields = config["data"]
-    source = open_source(data or fields["validation"])
-    limit = None if data else fields.get("validation_limit")
+    config = read_config(workdir)
+    fields = config.data
+    source = open_source(data or fields.validation)
+    limit = None if data else fields.validation_limit
     store = None if data else _sketches(config, workdir, "validation", "validation_sketches", source, limit)
     batches = evaluation_batches(
         source,
-        open_masks(fields["masks"], fields["image_size"]),
-        size=fields["image_size"],
+        open_masks(fields.masks, fields.image_size),
+        size=fields.image_size,
         batch_size=1,
-        seed=config["seed"] + _VALIDATION_SEED_OFFSET if seed is None else seed,
-        resize=fields.get("resize", "shortest"),
+        seed=config.seed + _VALIDATION_SEED_OFFSET if seed is None else seed,
+        resize=fields.resize,
         limit=limit,
         sketches=store,
     )
@@ -117,21 +116,21 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
         FileNotFoundError: as in `samples`.
         ValueError: as in `samples`.
     """
-    config = checkpoints.load_config(workdir)
-    fields = config["data"]
-    source = open_source(data or fields["train"])
+    config = read_config(workdir)
+    fields = config.data
+    source = open_source(data or fields.train)
     batches = training_batches(
         source,
-        open_masks(fields["masks"], fields["image_size"]),
-        size=fields["image_size"],
+        open_masks(fields.masks, fields.image_size),
+        size=fields.image_size,
         batch_size=1,
         seed=seed,
-        resize=fields.get("resize", "shortest"),
-        crop=fields.get("crop", "random"),
-        flip=fields.get("flip", 0.5),
-        zoom=fields.get("zoom", 1.0),
+        resize=fields.resize,
+        crop=fields.crop,
+        flip=fields.flip,
+        zoom=fields.zoom,
         sketches=None if data else _sketches(config, workdir, "train", "sketches", source),
-        sketch_dropout=fields.get("sketch_dropout", 0.0),
+        sketch_dropout=fields.sketch_dropout,
     )
     return _collect(batches, count)
 
@@ -150,10 +149,10 @@ def mask_ratios(workdir: str | Path, count: int = 1000, *, seed: int = 0) -> dic
     Raises:
         FileNotFoundError: no run in the workdir, or its folder of masks has gone.
     """
-    fields = checkpoints.load_config(workdir)["data"]
-    size, rng = fields["image_size"], np.random.default_rng(seed)
-    masks = open_masks(fields["masks"], size)
-    training = "training (strokes and square)" if fields["masks"] == "freeform" else "training"
+    fields = read_config(workdir).data
+    size, rng = fields.image_size, np.random.default_rng(seed)
+    masks = open_masks(fields.masks, size)
+    training = "training (strokes and square)" if fields.masks == "freeform" else "training"
     return {
         training: np.array([masks.draw(rng).mask.mean() for _ in range(count)]),
         "strokes alone": np.array([free_form_mask(rng, size, size).mean() for _ in range(count)]),
@@ -174,7 +173,7 @@ def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dic
     Returns:
         bin -> bool [count, H, W], True = missing; for `visualize.image_sheet`.
     """
-    size, rng = checkpoints.load_config(workdir)["data"]["image_size"], np.random.default_rng(seed)
+    size, rng = read_config(workdir).data.image_size, np.random.default_rng(seed)
     return {
         f"({low:.1f}, {high:.1f}]": np.stack(
             [free_form_mask_of_ratio(rng, size, size, low, high) for _ in range(count)]
@@ -197,11 +196,11 @@ def evaluation_sketches(workdir: str | Path) -> str:
         FileNotFoundError: as in `samples`.
         ValueError: as in `samples`.
     """
-    config = checkpoints.load_config(workdir)
-    fields = config["data"]
-    if not config["model"].get("sketch") or fields.get("test") != fields["validation"]:
+    config = read_config(workdir)
+    fields = config.data
+    if not config.model.sketch or fields.test != fields.validation:
         return "none"
-    source, limit = open_source(fields["validation"]), fields.get("validation_limit")
+    source, limit = open_source(fields.validation), fields.validation_limit
     store = _sketches(config, workdir, "validation", "validation_sketches", source, limit)
     return str(store.folder) if len(store) == len(source) else "none"
 
@@ -252,14 +251,13 @@ def sketch_steps(
 
 
 def _sketches(
-    config: Mapping[str, Any], workdir: str | Path, role: str, field: str, source: ImageSource, limit: int | None = None
+    config: Config, workdir: str | Path, role: str, field: str, source: ImageSource, limit: int | None = None
 ) -> SketchStore | None:
     """The sketches that a run was guided by, checked: in the folder that its config names, else in its workdir."""
-    if not config["model"].get("sketch"):
+    if not config.model.sketch:
         return None
-    fields = config["data"]
-    store = SketchStore(Path(fields.get(field) or Path(workdir) / "sketches" / role).expanduser())
-    store.check(source, size=fields["image_size"], resize=fields.get("resize", "shortest"), limit=limit)
+    store = SketchStore(Path(getattr(config.data, field) or Path(workdir) / "sketches" / role).expanduser())
+    store.check(source, size=config.data.image_size, resize=config.data.resize, limit=limit)
     return store
 
 

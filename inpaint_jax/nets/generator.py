@@ -1,9 +1,7 @@
 """The two-stage generator of Section III-A (Fig. 2): coarse completion, then refinement along two branches."""
 
-import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -79,17 +77,6 @@ class Generator(nn.Module):
     skips: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any], dtype: jnp.dtype) -> "Generator":
-        """The generator of a run's `model` fields, from which it takes those that bear its attributes' names.
-
-        Args:
-            fields: "width", "heads", ... Those that a run of an older version lacks get their defaults.
-            dtype: of the computation.
-        """
-        names = (field.name for field in dataclasses.fields(cls) if field.name in fields)
-        return cls(**{name: fields[name] for name in names}, dtype=dtype)
-
     @nn.compact
     def __call__(
         self,
@@ -151,7 +138,21 @@ class Generator(nn.Module):
         # The refinement reads the coarse result inside the hole and the given pixels outside it. The gradient of
         # the refinement's losses flows on into the coarse network.
         cascade = jnp.where(missing > 0, coarse, start)
-        refined, temperatures = RefinementNetwork(**_fields(self), small=small, skips=self.skips, name="refinement")(
+        attention = partial(
+            make_attention,
+            self.attention,
+            heads=self.heads,
+            patch_size=self.patch_size,
+            constant_temperature=self.constant_temperature,
+            activation=self.temperature_activation,
+            dtype=self.dtype,
+            name="mhtma" if self.attention == "single" else self.attention,  # Algorithm 1 is MHTMA with one head
+        )
+        heads = head_count(self.attention, self.heads)
+        refinement = RefinementNetwork(
+            self.width, attention, heads, small=small, skips=self.skips, dtype=self.dtype, name="refinement"
+        )
+        refined, temperatures = refinement(
             jnp.concatenate([cascade, guides], axis=-1), missing[..., 0], margin, without, temperatures
         )
         refined = stage(cascade, refined)
@@ -199,22 +200,16 @@ class RefinementNetwork(nn.Module):
 
     Attributes:
         width: w.
+        attention: makes the attention module, see `mhtma.make_attention`.
         heads: K of the attention.
-        patch_size: s of the attention.
-        attention: which one, see `mhtma.make_attention`.
-        constant_temperature: of its heads; learned by default.
-        temperature_activation: the last one of the temperature network; that of the attention by default.
         small: whether outputs start near zero.
         skips: see `Generator`; they come from the convolution branch.
         dtype: of the computation.
     """
 
     width: int
-    heads: int = 2
-    patch_size: int = 3
-    attention: str = "mhtma"
-    constant_temperature: float | None = None
-    temperature_activation: str | None = None
+    attention: Callable[[], nn.Module]
+    heads: int
     small: bool = False
     skips: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -241,14 +236,12 @@ class RefinementNetwork(nn.Module):
             [B, H, W, 3] float32, which `Generator` makes an image of, and the temperatures [B, heads].
         """
         texture, *skips = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
-        context, temperatures = AttentionBranch(**_fields(self), name="attention_branch")(
-            x, hole, margin, without, temperatures
-        )
-        heads = head_count(self.attention, self.heads)
-        if unknown := set(without) - {*_BRANCHES, *(f"head_{head}" for head in range(heads))}:
+        branch = AttentionBranch(self.width, self.attention, dtype=self.dtype, name="attention_branch")
+        context, temperatures = branch(x, hole, margin, without, temperatures)
+        if unknown := set(without) - {*_BRANCHES, *(f"head_{head}" for head in range(self.heads))}:
             raise ValueError(
                 f"There is no {min(unknown)!r} to do without; it is convolution, attention, or head_0 to "
-                f"head_{heads - 1}."
+                f"head_{self.heads - 1}."
             )
         if "convolution" in without:
             texture, *skips = (jnp.zeros_like(maps) for maps in (texture, *skips))
@@ -291,20 +284,12 @@ class AttentionBranch(nn.Module):
 
     Attributes:
         width: w.
-        heads: K of the attention.
-        patch_size: s of the attention.
-        attention: which one, see `mhtma.make_attention`.
-        constant_temperature: of its heads; learned by default.
-        temperature_activation: the last one of the temperature network; that of the attention by default.
+        attention: makes the attention module.
         dtype: of the computation.
     """
 
     width: int
-    heads: int = 2
-    patch_size: int = 3
-    attention: str = "mhtma"
-    constant_temperature: float | None = None
-    temperature_activation: str | None = None
+    attention: Callable[[], nn.Module]
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -324,19 +309,10 @@ class AttentionBranch(nn.Module):
         x = conv(4 * w, stride=2)(x)
         x = conv(4 * w)(x)
         x = conv(4 * w, activation=nn.relu)(x)
-        attention = make_attention(
-            self.attention,
-            heads=self.heads,
-            patch_size=self.patch_size,
-            constant_temperature=self.constant_temperature,
-            activation=self.temperature_activation,
-            dtype=self.dtype,
-            name="mhtma" if self.attention == "single" else self.attention,  # Algorithm 1 is MHTMA with one head
-        )
         missing = downsample_mask(hole, _STRIDE)
         needed = None if margin is None else _dilate(missing, _REACH + -(-margin // _STRIDE))
         off = [int(name.removeprefix("head_")) for name in without if name.removeprefix("head_").isdecimal()]
-        x, temperatures = attention(x, missing, needed, temperatures=temperatures, heads_off=off)
+        x, temperatures = self.attention()(x, missing, needed, temperatures=temperatures, heads_off=off)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
         return x, temperatures
@@ -367,12 +343,6 @@ class Decoder(nn.Module):
         x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
         init = nn.initializers.variance_scaling(1e-4 if self.small else 1.0, "fan_in", "truncated_normal")
         return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
-
-
-def _fields(module: nn.Module) -> dict[str, Any]:
-    """What generator, refinement network and attention branch hand on to the next inner one."""
-    names = ("width", "heads", "patch_size", "attention", "constant_temperature", "temperature_activation", "dtype")
-    return {name: getattr(module, name) for name in names}
 
 
 def _pad(x: jax.Array, smallest: int) -> jax.Array:

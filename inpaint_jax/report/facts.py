@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inpaint_jax import checkpoints, writers
+from inpaint_jax import writers
 from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import tables
+from inpaint_jax.runs import read_config
 
 _EVALUATION_FILE = "metrics.json"
 _UNFINISHED_FILE = "unfinished.npz"
@@ -191,15 +192,7 @@ def _config(workdir: Path) -> dict[str, Any]:
         raise ReportError(
             f"{workdir} is a file, and an exported model has no history; give the workdir of its training run."
         )
-    try:
-        config = checkpoints.load_config(workdir)
-    except FileNotFoundError as error:
-        raise ReportError(str(error)) from error
-    except ValueError as error:
-        raise ReportError(f"{workdir / 'config.json'} is damaged ({error}); put back the config of the run.") from error
-    if not isinstance(config, dict):
-        raise ReportError(f"{workdir / 'config.json'} holds no config; give the workdir of a training run.")
-    return config
+    return read_config(workdir).to_dict()
 
 
 def _log(workdir: Path, file: str, needed: Sequence[str]) -> list[dict[str, Any]]:

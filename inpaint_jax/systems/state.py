@@ -1,5 +1,7 @@
 """What a training step changes: arrays only, so that it can be donated, sharded and saved as it is."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -32,9 +34,20 @@ class TrainState:
     discriminator_optimizer: Any
 
     @property
-    def published(self) -> str:
-        """The name of the parameters to validate, sample and use: "average" if there is one, else "generator"."""
-        return "average" if self.average else "generator"
+    def published(self) -> Any:
+        """The generator's parameters to validate, sample and use: the average if one is kept."""
+        return self.average or self.generator
+
+    def split(self) -> tuple[Any, dict[str, Any]]:
+        """The published parameters, and by name all else that the next step depends on: what a checkpoint keeps."""
+        kept = "average" if self.average else "generator"
+        names = [field.name for field in dataclasses.fields(self)]
+        return getattr(self, kept), {name: getattr(self, name) for name in names if name != kept}
+
+    @classmethod
+    def join(cls, published: Any, rest: Mapping[str, Any]) -> "TrainState":
+        """The opposite of `split`."""
+        return cls(**rest, **{"generator" if "average" in rest else "average": published})
 
 
 def create_state(

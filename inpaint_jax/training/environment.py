@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+import resource
+import sys
 from typing import Any
 
 import jax
@@ -47,3 +49,9 @@ def _memory() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError):
         return None
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held so far, in GiB (workers not counted)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,88 +1,103 @@
-"""The photos and masks of a run, and the batches that are drawn from them."""
+"""The photos, masks and sketches of a run, and the batches that are drawn from them."""
 
 import dataclasses
+import functools
+import json
+import logging
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from inpaint_jax import devices
+from inpaint_jax.config import Config
 from inpaint_jax.data import pipeline
-from inpaint_jax.data.images import Crop, Resize
-from inpaint_jax.data.masks import MaskSource
-from inpaint_jax.data.sketches import SketchStore
-from inpaint_jax.data.sources import ImageSource
+from inpaint_jax.data.masks import MaskSource, open_masks
+from inpaint_jax.data.sketches import SketchStore, UnusableSketches
+from inpaint_jax.data.sources import ImageSource, open_source
+from inpaint_jax.errors import UserError
+from inpaint_jax.runs import flatten
+from inpaint_jax.sketching.plan import (
+    SketchedPhotos,
+    SketchPlan,
+    check_same_settings,
+    plan_sketches,
+)
+from inpaint_jax.sketching.plan import fingerprint as sketch_fingerprint
+
+_log = logging.getLogger("inpaint_jax")
 
 # Validation must not repeat the training masks, whatever the seed.
 _VALIDATION_SEED_OFFSET = 1_000_003
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Feed:
     """What a run is fed with.
 
     Attributes:
+        config: of the run.
         train: photos to learn from.
         validation: photos to judge by.
         masks: the holes of both.
-        size: side of the images.
-        batch_size: over all devices and processes.
-        seed: of order, crops, flips and masks.
-        workers: processes that read training photos.
-        resize: "shortest" or "stretch".
-        crop: of training photos, "random" or "center".
-        flip: probability of mirroring a training photo.
-        zoom: up to how many times `size` a training photo is resized to before the crop.
-        validation_limit: how many of the validation photos to use, None for all.
-        train_sketches: of the training photos, for a generator that is guided by them.
-        validation_sketches: of the validation photos, likewise.
-        sketch_dropout: share of the training samples whose sketch loses lines, see `sketches.drop_lines`; those of
-            validation are whole.
+        sketches: role ("train", "validation") -> sketches, for a model that is guided by them.
         skipped: name -> reason of the unreadable files that came up so far.
     """
 
+    config: Config
     train: ImageSource
     validation: ImageSource
     masks: MaskSource
-    size: int
-    batch_size: int
-    seed: int
-    workers: int
-    resize: Resize
-    crop: Crop
-    flip: float
-    zoom: float
-    validation_limit: int | None
-    train_sketches: SketchStore | None = None
-    validation_sketches: SketchStore | None = None
-    sketch_dropout: float = 0.0
+    sketches: Mapping[str, SketchStore] = dataclasses.field(default_factory=dict)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def open(cls, config: Config) -> "Feed":
+        """Opens photos and masks, without the sketches.
+
+        Raises:
+            UserError: they are nowhere, or none of the photos can be read.
+        """
+        data = config.data
+        for name in ("train", "validation"):
+            if not getattr(data, name):
+                raise UserError(f"config.data.{name} must be given, for example as folder:PATH.")
+        feed = cls(
+            config, open_source(data.train), open_source(data.validation), open_masks(data.masks, data.image_size)
+        )
+        pipeline.check_readable(feed.train)
+        pipeline.check_readable(feed.validation, feed.validation_count)
+        return feed
 
     @property
     def steps_per_epoch(self) -> float:
         """Passes over the photos need not be whole numbers of steps."""
-        return len(self.train) / self.batch_size
+        return len(self.train) / self.config.batch_size
 
     @property
     def validation_count(self) -> int:
         """How many photos a validation looks at."""
-        return min(len(self.validation), self.validation_limit or len(self.validation))
+        return min(len(self.validation), self.config.data.validation_limit or len(self.validation))
 
     def training_batches(self, start_step: int) -> pipeline.Batches:
         """This process's training batches from a step on, without end."""
+        data = self.config.data
         return pipeline.training_batches(
             self.train,
             self.masks,
-            size=self.size,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            size=data.image_size,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
             start_step=start_step,
-            workers=self.workers,
-            resize=self.resize,
-            crop=self.crop,
-            flip=self.flip,
-            zoom=self.zoom,
-            sketches=self.train_sketches,
-            sketch_dropout=self.sketch_dropout,
+            workers=data.workers,
+            resize=data.resize,
+            crop=data.crop,
+            flip=data.flip,
+            zoom=data.zoom,
+            sketches=self.sketches.get("train"),
+            sketch_dropout=data.sketch_dropout,
             skipped=self.skipped,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -90,31 +105,106 @@ class Feed:
 
     def validation_batches(self) -> pipeline.Batches:
         """This process's part of the validation photos, always with the same masks."""
-        return self._in_order(self.validation_count, self.batch_size, jax.process_index(), jax.process_count())
+        return self._in_order(self.validation_count, self.config.batch_size, jax.process_index(), jax.process_count())
 
-    def samples(self, count: int) -> Mapping[str, np.ndarray]:
-        """The first readable validation photos, the same on every process: image, mask and, if there is one, sketch."""
+    @functools.cached_property
+    def samples(self) -> Mapping[str, np.ndarray]:
+        """The first readable validation photos, config.train.samples of them (one at least), the same on every
+        process: image, mask and, if there is one, sketch."""
         found = []
         batches = self._in_order(self.validation_count, 1, 0, 1)
         for batch in batches:
             if batch["weight"][0]:
                 found.append(batch)
-            if len(found) == count:
+            if len(found) == max(1, self.config.train.samples):
                 break
         batches.close()
         names = [name for name in ("image", "mask", "sketch") if name in found[0]]
         return {name: np.concatenate([batch[name] for batch in found]) for name in names}
 
+    def plan_sketches(self, workdir: Path) -> SketchPlan:
+        """Where the sketches of the photos are, or how to make them; writes nothing.
+
+        Raises:
+            UserError: they are of other data, or cannot be made.
+        """
+        data = self.config.data
+        if not self.config.model.sketch:
+            return SketchPlan({}, [])
+        # A broken mask should not come up only after hours of sketching.
+        _ = dataclasses.replace(self).samples
+        rule = {"size": data.image_size, "resize": data.resize, "needed": data.sketch_dropout == 0}
+        photos = [
+            SketchedPhotos("train", "sketches", data.train, self.train, **rule),
+            SketchedPhotos(
+                "validation",
+                "validation_sketches",
+                data.validation,
+                self.validation,
+                limit=data.validation_limit,
+                **rule,
+            ),
+        ]
+        plan = plan_sketches(
+            photos,
+            {each.role: getattr(data, each.field) for each in photos},
+            workdir,
+            weights=data.pidinet_weights,
+            workers=data.workers,
+            may_make=jax.process_count() == 1,
+        )
+        if jax.process_count() > 1 and not devices.is_same_on_all_hosts(
+            json.dumps(self._sketch_settings(plan.found), sort_keys=True)
+        ):
+            raise UnusableSketches(
+                "The hosts have different sketches; copy the folders of config.data.sketches and "
+                "config.data.validation_sketches from one host to all others."
+            )
+        return plan
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run can only go on exactly with, as JSON can hold it."""
+        return {
+            "training_images": len(self.train),
+            "validation_images": self.validation_count,
+            "devices": jax.device_count(),
+            **self._sketch_settings(self.sketches),
+        }
+
+    def check_goes_on(self, saved_with: Mapping[str, Any], workdir: Path) -> None:
+        """Warns of what is not as it was when the run was saved.
+
+        Args:
+            saved_with: its `fingerprint` then.
+            workdir: of the run.
+
+        Raises:
+            UserError: the sketches are of other settings.
+        """
+        now = self.fingerprint()
+        check_same_settings(saved_with, now, workdir)
+        old, new = flatten(saved_with), flatten(now)
+        differing = [
+            f"{name}: {old.get(name)!r} then, {new.get(name)!r} now"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+        if differing:
+            _log.warning("This run goes on, but not exactly as if it had never stopped (%s).", "; ".join(differing))
+
+    def _sketch_settings(self, sketches: Mapping[str, SketchStore]) -> dict[str, Any]:
+        return sketch_fingerprint(sketches, {"validation": self.config.data.validation_limit})
+
     def _in_order(self, limit: int, batch_size: int, process_index: int, process_count: int) -> pipeline.Batches:
         return pipeline.evaluation_batches(
             self.validation,
             self.masks,
-            size=self.size,
+            size=self.config.data.image_size,
             batch_size=batch_size,
-            seed=self.seed + _VALIDATION_SEED_OFFSET,
-            resize=self.resize,
+            seed=self.config.seed + _VALIDATION_SEED_OFFSET,
+            resize=self.config.data.resize,
             limit=limit,
-            sketches=self.validation_sketches,
+            sketches=self.sketches.get("validation"),
             skipped=self.skipped,
             process_index=process_index,
             process_count=process_count,

@@ -1,6 +1,8 @@
 """How far a run has come by its validations: what early stopping and resuming go by."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -16,6 +18,11 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     validated_step: int = -1
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "Progress":
+        """The progress among what was saved with a checkpoint."""
+        return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls)})
 
     def update(self, step: int, score: float) -> bool:
         """Takes a validation into account.

@@ -9,15 +9,14 @@ from jax.sharding import Mesh
 
 from inpaint_jax import devices
 from inpaint_jax.nets.fill import HOLE_COLOUR
-from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.visualize import image_sheet, network_input
 
 
 def validate(
     step: Callable[..., dict[str, tuple[jax.Array, jax.Array]]],
-    generator_params: Any,
+    params: Any,
     batches: Iterable[Mapping[str, np.ndarray]],
-    vgg_params: Any,
+    frozen: Any,
     mesh: Mesh,
     *,
     unguided: bool = False,
@@ -25,10 +24,10 @@ def validate(
     """Runs the validation step over a data set.
 
     Args:
-        step: jitted `steps.make_validation_step`.
-        generator_params: parameters.
+        step: jitted `System.validation_step`.
+        params: published parameters.
         batches: this process's batches with image, mask, weight and, for a generator guided by them, sketch.
-        vgg_params: of the perceptual loss, or None.
+        frozen: parameters that are never trained.
         mesh: of all devices.
         unguided: also run every batch without the lines of its sketches, for "hole_psnr_unguided".
 
@@ -40,10 +39,10 @@ def validate(
     counts: dict[str, int] = {}
     for batch in batches:
         needed = {name: batch[name] for name in ("image", "mask", "sketch", "weight") if name in batch}
-        sums = jax.device_get(step(generator_params, devices.put_batch(needed, mesh), vgg_params))
+        sums = jax.device_get(step(params, devices.put_batch(needed, mesh), frozen))
         if unguided:  # by the same program, which costs a little more than it needs to, but compiles nothing
             blank = needed | {"sketch": np.zeros_like(needed["sketch"])}
-            without = step(generator_params, devices.put_batch(blank, mesh), vgg_params)
+            without = step(params, devices.put_batch(blank, mesh), frozen)
             sums["hole_psnr_unguided"] = jax.device_get(without["hole_psnr"])
         for name, (total, count) in sums.items():
             totals[name] = totals.get(name, 0.0) + float(total)
@@ -52,13 +51,13 @@ def validate(
 
 
 def sample_sheet(
-    predict: Callable[..., GeneratorOutputs], generator_params: Any, samples: Mapping[str, np.ndarray], mesh: Mesh
+    complete: Callable[..., dict[str, jax.Array]], params: Any, samples: Mapping[str, np.ndarray], mesh: Mesh
 ) -> np.ndarray:
-    """Input, coarse result, completed image and truth of a few samples; lines of a sketch are white in the input.
+    """Input, what the system makes of it, and truth of a few samples; lines of a sketch are white in the input.
 
     Args:
-        predict: jitted (params, image in [0, 1], mask, sketch or None) -> GeneratorOutputs.
-        generator_params: parameters.
+        complete: jitted `System.complete`.
+        params: published parameters.
         samples: image uint8 [N, H, W, 3], mask [N, H, W] and maybe sketch [N, H, W], the same on every process.
         mesh: of all devices.
 
@@ -67,12 +66,6 @@ def sample_sheet(
     """
     image = samples["image"].astype(np.float32) / 255
     mask, sketch = samples["mask"], samples.get("sketch")
-    outputs = jax.device_get(predict(generator_params, *devices.put_everywhere((image, mask, sketch), mesh)))
-    return image_sheet(
-        {
-            "input": network_input(image, mask, np.float32(HOLE_COLOUR), sketch),
-            "coarse": outputs.coarse,
-            "result": outputs.completed,
-            "truth": image,
-        }
-    )
+    shown = jax.device_get(complete(params, *devices.put_everywhere((image, mask, sketch), mesh)))
+    first = {"input": network_input(image, mask, np.float32(HOLE_COLOUR), sketch)}
+    return image_sheet(first | shown | {"truth": image})
