@@ -2,11 +2,11 @@
 
 One thing differs: the paper squeezes photos into squares (data.resize=stretch), we cut squares out of them.
 
---config=configs/places2.py:sketch, and likewise for every other file, makes a model that is guided by sketches (Section
-IV-F). It has a fifth input channel. `inpaint-jax sketch` makes the sketches of a data set, and data.sketches and
-data.validation_sketches name their folders. Without these, training first makes them in its workdir. One thing differs
-here, too: some samples come without a sketch, so that the model also fills holes that nobody drew in. The paper is
-data.sketch_dropout=0.
+--config=configs/places2.py:sketch (and every other file) makes a model that is guided by sketches (Section IV-F): it
+has a fifth input channel. Sketches of data sets come from `python -m inpaint_jax.sketching`, in the folders that
+data.sketches and data.validation_sketches name; without these, training starts by making them in its workdir. In that,
+too, one thing differs: some samples come without sketch, so that the model also fills holes that nobody drew in;
+data.sketch_dropout=0 is the paper.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +17,8 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     """The paper's settings, without data.
 
     Args:
-        variant: The part after the colon in --config=configs/places2.py:sketch; "sketch" or nothing.
-        name: Name of the config.
+        variant: what stands behind the colon in --config=configs/places2.py:sketch; "sketch" or nothing.
+        name: of the config.
 
     Raises:
         ValueError: there is no such variant.
@@ -44,7 +44,7 @@ def get_config(variant: str | None = None, name: str = "default") -> ConfigDict:
     config.data.zoom = 1.0
     config.data.workers = 2  # processes that read and mask photos
     config.data.validation_limit = placeholder(int)  # images of the validation set to use; all by default
-    # Only with model.sketch: folders of `inpaint-jax sketch`; made in the workdir by default.
+    # For model.sketch alone: folders of `python -m inpaint_jax.sketching`; made in the workdir by default.
     config.data.sketches = placeholder(str)  # of data.train
     config.data.validation_sketches = placeholder(str)
     # Share of the training samples that lose lines: half of these all, the others each connected line with 1/2.
