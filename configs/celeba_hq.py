@@ -1,13 +1,13 @@
 """CelebA-HQ, the paper's settings.
 
-    python train.py --config=configs/celeba_hq.py
+    inpaint-jax train --config=configs/celeba_hq.py
 
 Hardware in the paper: two RTX 3090, about 7 days (some 720,000 steps of 16). Score in the paper, random free-form
 masks, 2,000 test faces: MAE 1.282 %, PSNR 28.82 dB, SSIM 0.9167, FID 5.147.
 
 TFDS builds celeb_a_hq/256 from files that you download by hand (its page says which). The paper tests on 1,000 male
-and 1,000 female faces drawn at random; it does not say which, so the last 2,000 stand in for them. The 500 before
-them stop the run and are not trained on.
+and 1,000 female faces drawn at random and does not say which, so the last 2,000 stand in for them. The 500 before
+these decide when to stop; nothing is trained on them.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from configs import default
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """The config, see the top of the file."""
     config = default.get_config(variant, "celeba_hq")
     config.data.train = "tfds:celeb_a_hq/256:train[:27500]"
     config.data.validation = "tfds:celeb_a_hq/256:train[27500:28000]"

@@ -1,16 +1,16 @@
 """Places2 (Places365-Standard), the paper's settings.
 
-    python train.py --config=configs/places2.py
+    inpaint-jax train --config=configs/places2.py
 
-Hardware in the paper: two RTX 3090, about 10 days (some 1,030,000 steps of 16). Score in the paper by mask ratio:
+Hardware in the paper: two RTX 3090, about 10 days (some 1,030,000 steps of 16). Its scores by mask ratio are in
 Table IV, for example PSNR 24.66 dB and FID 39.41 for ratios in (0.2, 0.3].
 
 Prepare the data once, with TensorFlow installed (26 GB, 256 x 256):
 python -c "import tensorflow_datasets as tfds; tfds.builder('places365_small').download_and_prepare()"
 
-One epoch is 112,716 steps, and the paper's ten days are nine epochs: its patience of 30 "epochs" must mean validations.
-Here a validation comes every twentieth of an epoch, and 30 of them are the patience. Validation and test photos are
-disjoint; the paper tests on 2,000 photos of the validation split, and does not say which.
+One epoch is 112,716 steps, and the paper's ten days are nine epochs, so its patience of 30 "epochs" must mean
+validations. Here a validation comes every twentieth of an epoch, and the patience is 30 of them. Validation and test
+photos are disjoint. The paper tests on 2,000 photos of the validation split and does not say which.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from configs import default
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """The config, see the top of the file."""
     config = default.get_config(variant, "places2")
     config.data.train = "tfds:places365_small:train"
     config.data.validation = "tfds:places365_small:validation[:500]"

@@ -1,10 +1,10 @@
 """A small model on photos that ship with scikit-image: minutes on two CPU cores, no download.
 
-    python train.py --config=configs/quickstart.py
+    inpaint-jax train --config=configs/quickstart.py
 
-Two CPU cores, four minutes. 64 x 64, a third of the paper's channels, the settings of small_budget.py. Nine photos,
-three of them of textures, teach little that holds for other photos: nearly all that makes this model better than the
-classical methods is the fill that it starts from. It shows that everything works; it is no measure of the method.
+It takes four minutes on two CPU cores: 64 x 64, a third of the paper's channels, the settings of small_budget.py. Nine
+photos, three of them textures, teach little that holds for other photos. Nearly all that makes this model better than
+the classical methods is the fill that it starts from. It shows that everything works; it is no measure of the method.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from configs import default, small_budget
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """The config, see the top of the file."""
     config = default.get_config(variant, "quickstart")
     small_budget.apply(config)
     config.batch_size = 8
@@ -23,7 +23,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.image_size = 64
     if not config.model.sketch:
         config.data.zoom = 2.0  # the tiles have 128 to 256 pixels
-    # Three of the nine photos are textures; by area, they would have most of the weight, and others get worse.
+    # Three of the nine photos are textures. By area they would have most of the weight, and the others would get worse.
     config.loss.l1 = "relative"
     config.train.select_by = "loss"
     config.train.max_steps = 900

@@ -1,11 +1,11 @@
 """A small model for photos of all kinds, 128 x 128, a third of the paper's channels, the settings of small_budget.py.
 
-    python train.py --config=configs/scenes.py \\
+    inpaint-jax train --config=configs/scenes.py \\
         --config.data.train=folder:PATH/TO/train --config.data.validation=folder:PATH/TO/val
 
-3 images/s on one of two CPU cores, beside another run: 40 minutes. Not yet trained to its end by us. For a longer run
-raise train.max_steps from the start: the learning rate falls to 0 there. `benchmarks/ablation.py --study=recipe` starts
-here.
+It takes 40 minutes at 3 images/s, on one of two CPU cores beside another run. We have not yet trained it to its end.
+For a longer run raise train.max_steps from the start, because the learning rate falls to 0 there.
+`benchmarks/ablation.py --study=recipe` starts from this config.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import default, small_budget
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """The config, see the top of the file."""
     config = default.get_config(variant, "scenes")
     small_budget.apply(config)
     config.batch_size = 4

@@ -1,16 +1,17 @@
-"""What we use instead of the paper's settings where a model is trained for minutes or hours, not for days.
+"""Settings for training in minutes or hours instead of days.
 
-No config to train with: those that we train ourselves call `apply`. docs/recipe.md says what we know of each part.
+This is no config of its own: the small-budget configs call `apply`. docs/recipe.md says what we know of each setting.
 """
 
 from ml_collections import ConfigDict
 
 
 def apply(config: ConfigDict) -> None:
-    """Changes the paper's settings.
+    """Changes the paper's settings to those for a small budget.
 
     Args:
-        config: of configs/default.py, changed in place. It must set train.max_steps, where the learning rate ends at 0.
+        config: A config of configs/default.py, changed in place. The caller must set train.max_steps: the learning rate
+            reaches 0 there.
     """
     config.data.masks = "mixed"
     config.data.zoom = 1.5 if not config.model.sketch else 1.0

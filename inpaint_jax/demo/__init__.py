@@ -1,1 +1,1 @@
-"""The web page: `python -m inpaint_jax.demo`. User interface only."""
+"""The web page of `inpaint-jax demo`. User interface only."""

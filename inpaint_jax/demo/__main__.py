@@ -1,4 +1,4 @@
-"""A web page to fill holes on: python -m inpaint_jax.demo --checkpoint=runs/places2, then open the address it prints.
+"""A web page to fill holes on: inpaint-jax demo --checkpoint=runs/places2, then open the address it prints.
 
 Choose a photo or an example, brush over what should go, draw lines into the hole if the model is guided by sketches,
 and fill it. --checkpoint is a workdir or a file of `inpaint-jax export`. Only this machine can open the page
@@ -17,7 +17,7 @@ from absl import app, flags
 from PIL import Image
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a training run, or an exported file.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.")
+_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint in a workdir; the best one by default.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets the whole network in.")
 _PORT = flags.DEFINE_integer("port", 7860, "Port to listen at; 0 for any free one.", lower_bound=0, upper_bound=65535)
 _OPEN = flags.DEFINE_bool("open", False, "Open the page in the browser of this machine.")
@@ -25,7 +25,7 @@ _PIDINET_WEIGHTS = flags.DEFINE_string(
     "pidinet_weights", None, "File of PiDiNet's weights, to suggest sketches; otherwise from the cache, if it is there."
 )
 _LARGEST_SIDE = flags.DEFINE_integer(
-    "largest_side", 2048, "Up to which longest side, in pixels, visitors may let the model work.", lower_bound=64
+    "largest_side", 2048, "Longest side, in pixels, at which visitors may let the model work.", lower_bound=64
 )
 _MEGABYTES = flags.DEFINE_float("max_megabytes", 30, "Larger uploads are refused.", lower_bound=0.1)
 _MEGAPIXELS = flags.DEFINE_float("max_megapixels", 60, "Photos of more pixels are refused.", lower_bound=0.1)
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     from inpaint_jax.demo.studio import Studio, StudioError
 
     keep_programs()
-    # The limit on uploads is lower. Here once, since to ignore it for a while would do so in all threads.
+    # The limit on uploads is lower. Set once here, because a filter set for a while would hold in all threads.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     limits = server.Limits(_MEGABYTES.value, _MEGAPIXELS.value, _LARGEST_SIDE.value)
     try:
@@ -77,7 +77,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # who comes before the server is up waits
+        listener.listen()  # visitors who come before the server is up wait
     except OSError as error:
         listener.close()
         raise OSError(

@@ -1,6 +1,6 @@
-"""The page's server: files of the page, and a few calls that take a photo and drawings and give pictures back.
+"""The page's server: the files of the page, and a few calls that take a photo and drawings and return pictures.
 
-Nothing is kept between two calls: the page sends the photo again with each. Whatever goes wrong reaches the page as
+Nothing is kept between two calls: the page sends the photo again with each. Every error reaches the page as
 {"error": one sentence}.
 """
 
@@ -37,13 +37,13 @@ _PREVIEW_SIDE = 1024
 _MOST_WAITING = 16
 _SIDES = (256, 512, 1024, 2048)
 
-# What Pillow opens without other programs, and without decoding more than the header.
+# Formats that Pillow opens without other programs, and by decoding no more than the header.
 Image.init()
 _FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN]
 _DRAWING_MEGAPIXELS = 4
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
-# Photos inside scikit-image: file and title, which is the alternative text too.
+# Photos inside scikit-image: file, and title, which is also the alternative text.
 _EXAMPLES = {
     "coffee.png": "A cup of coffee on a wooden table",
     "chelsea.png": "A tabby cat",
@@ -51,7 +51,7 @@ _EXAMPLES = {
     "astronaut.png": "An astronaut in front of a flag",
 }
 
-# The page is made of its own files alone, and of pictures that its script holds in memory.
+# The page may load only its own files, and pictures that its script holds in memory.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -66,9 +66,9 @@ class Limits:
     """What visitors may ask for.
 
     Attributes:
-        megabytes: of an upload.
-        megapixels: of a photo.
-        side: longest, in pixels, that the model works at.
+        megabytes: Largest upload, in MB.
+        megapixels: Largest photo, in megapixels.
+        side: Longest side, in pixels, that the model may work at.
     """
 
     megabytes: float = 30
@@ -84,7 +84,7 @@ class Limits:
 class _Upload(NamedTuple):
     """A visitor's photo.
 
-    pixels: uint8 [H, W, 3], upright. transparent: bool [H, W] or None. profile: its colours', if those of RGB.
+    pixels: uint8 [H, W, 3], upright. transparent: bool [H, W] or None. profile: ICC profile, if it is one of RGB.
     """
 
     pixels: np.ndarray
@@ -96,9 +96,9 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
     """The server as an ASGI application.
 
     Args:
-        studio: does the work.
-        limits: on what visitors send.
-        host: address that it listens at; a local one is answered under local names alone.
+        studio: Studio that does the work.
+        limits: Limits on what visitors send.
+        host: Address that it listens at. A local one is served under local names only.
     """
     app = FastAPI(title="inpaint_jax", docs_url=None, redoc_url=None, openapi_url=None)
     turns = Turns(_MOST_WAITING)
@@ -127,7 +127,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
 
     @app.post("/api/photo")
     async def look(photo: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        """What the page draws on: the photo upright and small, and the hole that its transparency makes."""
+        """What the page draws on: the photo, upright and small, and the hole from its transparent part."""
         data = await photo.read()
         async with decoding:
             return await run_in_threadpool(_preview, data, photo.filename or "The file", limits)
@@ -152,7 +152,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         lines: Annotated[UploadFile | None, File()] = None,
         compare: Annotated[bool, Form()] = False,
     ) -> Any:
-        """The photo without its hole; with `compare`, also as it would be without the lines."""
+        """The filled photo; with `compare`, also filled without the lines."""
         if not 64 <= side <= limits.side:
             raise StudioError(f"The working size must be from 64 to {limits.side} pixels, not {side}.")
         data = await photo.read()
@@ -181,7 +181,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
 
     @app.get("/api/turns/{ticket}")
     async def before(ticket: str) -> dict[str, int | None]:
-        """How many are served first: 0 while one is served oneself, null for an unknown ticket."""
+        """How many requests are served first: 0 while this one is served, null for an unknown ticket."""
         return {"before": turns.before(ticket)}
 
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
@@ -195,9 +195,9 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
 
 
 class _Guard:
-    """Refuses what other sites' pages ask for, and uploads that are too large before they are read.
+    """Refuses requests from pages of other sites, and too large uploads before they are read.
 
-    Adds the headers of safety to every answer but that of an unexpected error.
+    Adds security headers to every answer, except after an unexpected error.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, local: bool):
@@ -225,21 +225,21 @@ class _Guard:
         await self._app(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and sentence for what is not to go further."""
+        """Status and sentence for a request that is refused, else None."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        # A name of another site that was made to point here would otherwise let its scripts read the answers.
+        # Otherwise another site could point its name at this machine, and its scripts could read the answers.
         if self._local and host.rpartition(":")[0] not in _LOCAL and host not in _LOCAL:
-            return 403, "This page is for its own machine alone; start it with --host=0.0.0.0 to let others in."
+            return 403, "Only its own machine may open this page; start it with --host=0.0.0.0 to let others in."
         if scope["method"] != "POST":
             return None
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return 403, "Another site's page may not ask this; open the page's own address."
+            return 403, "The page of another site may not ask for this; open the page at its own address."
         length = headers.get("content-length", "")
         if not length.isdigit():
             return 411, "The upload does not say how long it is; reload the page."
-        # The photo, and drawings of at most as much again.
+        # Room for the photo, and for drawings of at most the same size.
         if int(length) > 2 * self._limits.megabytes * 1e6:
             return 413, (
                 f"That is more than the {self._limits.megabytes:g} megabytes that may be sent; choose a smaller photo."
@@ -248,13 +248,13 @@ class _Guard:
 
 
 def _decoded(data: bytes, name: str, limits: Limits) -> _Upload:
-    """Reads a photo; too large ones are refused before they are decoded."""
+    """Reads a photo; one that is too large is refused before it is decoded."""
     if len(data) > limits.megabytes * 1e6:
         raise StudioError(f"{name} has more than the {limits.megabytes:g} megabytes that may be sent; make it smaller.")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
-    except Exception as error:  # broken files make Pillow's plugins raise nearly anything
+    except Exception as error:  # Pillow's plugins raise nearly anything for broken files
         raise StudioError(f"{name} is no photo that can be read here; choose a JPEG, PNG or WebP file.") from error
     if width * height > limits.megapixels * 1e6:
         raise StudioError(
@@ -299,7 +299,7 @@ def _drawing(data: bytes, kind: str) -> np.ndarray:
 def _png(pixels: np.ndarray, profile: bytes | None = None) -> str:
     """[H, W, 3] RGB or [H, W], as base64."""
     file = io.BytesIO()
-    # Quick rather than small: it goes no further than the visitor's browser.
+    # Fast rather than small: it only travels to the visitor's browser.
     Image.fromarray(pixels).save(file, "PNG", compress_level=1, icc_profile=profile)
     return base64.b64encode(file.getvalue()).decode()
 

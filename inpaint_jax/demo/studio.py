@@ -1,4 +1,4 @@
-"""What the page can do with a photo, without anything of the web: fill a hole, suggest a sketch."""
+"""What the page does with a photo, apart from the web: fill a hole, suggest a sketch."""
 
 import dataclasses
 import logging
@@ -21,14 +21,14 @@ from inpaint_jax.inference.inpainter import Inpainter
 _log = logging.getLogger("inpaint_jax")
 
 _SMALLEST_SIDE = 8
-_LONGEST_SHAPE = 16  # longest side over shortest; beyond, what is scaled by one side grows out of hand with the other
+_LONGEST_SHAPE = 16  # longest side over shortest; beyond it, scaling by one side makes the other far too long
 
 # PiDiNet was trained on photos of about this size; on larger ones it draws every leaf.
 _SKETCH_SIDE = 256
 
 
 class StudioError(UserError):
-    """Something that whoever asked can mend; the message says how, in one sentence."""
+    """The page cannot do what was asked; the message says what to do instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Filled:
     """A photo without its hole.
 
     Attributes:
-        pixels: uint8 [H, W, 3], of the photo's size; given pixels are those of the photo, bit for bit.
-        worked_at: height and width that the model worked at.
-        temperatures: float32 [K], the attention's, head by head.
-        seconds: that it took.
+        pixels: uint8 [H, W, 3], at the photo's size; known pixels are bit-identical to the photo's.
+        worked_at: Height and width that the model worked at.
+        temperatures: float32 [K], temperature of each attention head.
+        seconds: Time it took.
     """
 
     pixels: np.ndarray
@@ -49,20 +49,20 @@ class Filled:
 
 
 class Studio:
-    """A model, and PiDiNet beside it where its weights are there.
+    """A model, with PiDiNet beside it if its weights are available.
 
     Args:
-        inpainter: the model.
-        edges: parameters of PiDiNet, or None.
+        inpainter: The model.
+        edges: Parameters of PiDiNet, or None.
 
     Attributes:
-        name: of the model.
-        step: of the training, that the model is of.
-        guided: whether it follows lines.
-        needs_lines: whether it was never trained without.
-        image_size: that it was trained at.
-        suggests: whether sketches can be suggested.
-        learns_temperatures: whether they differ from photo to photo.
+        name: Name of the model.
+        step: Training step of the model.
+        guided: Whether the model follows lines.
+        needs_lines: Whether the model was never trained without lines.
+        image_size: Size that the model was trained at.
+        suggests: Whether sketches can be suggested.
+        learns_temperatures: Whether temperatures differ from photo to photo.
     """
 
     def __init__(self, inpainter: Inpainter, edges: pidinet.Params | None):
@@ -83,12 +83,12 @@ class Studio:
         """Loads the model, and PiDiNet if its weights are named or in the cache; nothing is downloaded.
 
         Args:
-            checkpoint: the workdir of a run, or an exported file.
-            step: which checkpoint of a workdir; the best one by default.
-            pidinet_weights: a file.
+            checkpoint: The workdir of a run, or an exported file.
+            step: Step of the checkpoint in a workdir; the best one by default.
+            pidinet_weights: File of PiDiNet's weights.
 
         Raises:
-            StudioError: there is no such model, or the file of weights is of no use.
+            StudioError: There is no such model, or the file of weights cannot be used.
         """
         try:
             inpainter = Inpainter.load(checkpoint, step)
@@ -108,20 +108,20 @@ class Studio:
     def fill(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int) -> Filled:
         """Fills a hole, at a smaller size if the photo is large.
 
-        A large photo is shrunk and filled, and what was filled is enlarged into it: soft there, untouched elsewhere.
+        A large photo is shrunk and filled, and the filled part is enlarged into it: soft there, untouched elsewhere.
 
         Args:
             photo: uint8 [H, W, 3], any size from 8 x 8 on.
-            hole: bool [h, w], True = missing; of the photo's shape but for the rounding, at any scale.
-            lines: bool, as `hole`, True = line; None for none. They are made one pixel wide, as in the training.
-            side: the longest that the model is to work at.
+            hole: bool [h, w], True = missing; the photo's shape at any scale, up to rounding.
+            lines: bool, like `hole`, True = line; None for no lines. They are thinned to one pixel, as in training.
+            side: Longest side that the model may work at.
 
         Returns:
             Filled.
 
         Raises:
-            StudioError: no hole, nothing but a hole, a shape that does not fit, no lines for a model that needs them,
-                or too large for the memory.
+            StudioError: There is no hole or nothing but a hole, a shape does not fit, the model needs lines and gets
+                none, or the photo is too large for the memory.
         """
         started = time.perf_counter()
         self._check(photo, hole, lines)
@@ -130,7 +130,7 @@ class Studio:
         shape = tuple(max(_SMALLEST_SIDE, round(n * scale)) for n in (height, width))
         small = photo if shape == (height, width) else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
         full_hole = touched(hole, (height, width))
-        # Pixels that mix given and missing ones count as missing.
+        # A pixel that covers any missing one counts as missing.
         small_hole = touched(full_hole, shape)
         if small_hole.all():
             raise StudioError(
@@ -152,17 +152,17 @@ class Studio:
         return Filled(completed, shape, made.temperatures[0], time.perf_counter() - started)
 
     def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:
-        """Lines that PiDiNet sees in the photo as it is, §IV-F.
+        """The lines that PiDiNet finds in the photo, §IV-F.
 
         Args:
             photo: uint8 [H, W, 3].
-            side: the longest that the result may have.
+            side: Longest side of the result.
 
         Returns:
-            bool [h, w], True = line; of the photo's proportions, with a shortest side of 256 or less.
+            bool [h, w], True = line; in the photo's proportions, with a shortest side of 256 or less.
 
         Raises:
-            StudioError: PiDiNet's weights are not there, or the photo is too narrow.
+            StudioError: PiDiNet's weights are missing, or the photo is too narrow.
         """
         if self._edges is None:
             raise StudioError("There are no weights of PiDiNet here; start the page with --pidinet_weights=FILE.")
@@ -175,7 +175,7 @@ class Studio:
         return touched(lines, (max(1, round(height * scale)), max(1, round(width * scale))))
 
     def facts(self) -> dict[str, Any]:
-        """What a page needs to know of the model, as JSON can hold."""
+        """What a page needs to know about the model, in JSON types."""
         names = ("name", "step", "guided", "needs_lines", "image_size", "suggests", "learns_temperatures")
         return {name: getattr(self, name) for name in names}
 
@@ -202,17 +202,17 @@ def _check_shape(photo: np.ndarray) -> None:
 
 
 def _same_proportions(drawn: tuple[int, ...], photo: tuple[int, ...]) -> bool:
-    """Whether one is the other shrunk or enlarged, each side rounded to whole pixels."""
+    """Whether one shape is the other shrunk or enlarged, with each side rounded to whole pixels."""
     scale = max(drawn) / max(photo)
     return all(abs(a - b * scale) <= 1 for a, b in zip(drawn, photo))
 
 
 def touched(drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Brings a drawing to another size; a pixel that any drawn one lies in is drawn.
+    """Resizes a drawing; a pixel that covers any drawn pixel is drawn.
 
     Args:
         drawn: bool [h, w].
-        shape: of the result.
+        shape: Height and width of the result.
     """
     if drawn.shape == shape:
         return drawn
@@ -222,6 +222,6 @@ def touched(drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _thinned(lines: np.ndarray) -> np.ndarray:
-    from skimage.morphology import skeletonize  # takes half a second, which the first visitor need not notice
+    from skimage.morphology import skeletonize  # takes half a second; the start of the page need not wait for it
 
     return skeletonize(lines)

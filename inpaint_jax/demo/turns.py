@@ -1,4 +1,4 @@
-"""One visitor at a time: the model takes all of the machine, so requests wait for each other in order of arrival."""
+"""One visitor at a time: the model uses the whole machine, so requests wait in order of arrival."""
 
 import asyncio
 import contextlib
@@ -8,36 +8,36 @@ _ASK_EVERY = 0.5  # seconds
 
 
 class Crowded(RuntimeError):
-    """Too many are waiting already."""
+    """Too many requests are waiting already."""
 
 
 class Left(RuntimeError):
-    """Who asked has gone before it was their turn."""
+    """The visitor left before it was their turn."""
 
 
 class Turns:
     """A queue in front of the model.
 
     Args:
-        most_waiting: how many may wait; others are sent away.
+        most_waiting: How many requests may wait; others are refused.
     """
 
     def __init__(self, most_waiting: int):
         self._most_waiting = most_waiting
-        self._lock = asyncio.Lock()  # wakes who waits in order of arrival
-        self._tickets: dict[str, None] = {}  # in order of arrival; the first one's turn it is
+        self._lock = asyncio.Lock()  # wakes waiting requests in order of arrival
+        self._tickets: dict[str, None] = {}  # in order of arrival; it is the turn of the first one
 
     @contextlib.asynccontextmanager
     async def turn(self, ticket: str, has_left: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[None]:
-        """Waits for one's turn, and keeps it inside the `async with`.
+        """Waits for the turn of a request, and holds it inside the `async with`.
 
         Args:
-            ticket: a name for this request, to ask by how many are before it.
-            has_left: asked now and then, so that nobody waits behind one who has gone.
+            ticket: A name for this request; `before` takes it.
+            has_left: Called now and then, so that nobody waits behind a visitor who has left.
 
         Raises:
-            Crowded: too many wait; or the ticket is in use.
-            Left: `has_left` said so.
+            Crowded: Too many requests wait, or the ticket is in use.
+            Left: `has_left` returned True.
         """
         if len(self._tickets) > self._most_waiting or ticket in self._tickets:
             raise Crowded("Many are waiting for the model just now; try again in a minute.")
@@ -64,5 +64,5 @@ class Turns:
             raise
 
     def before(self, ticket: str) -> int | None:
-        """How many will be served first: 0 = it is its turn; None = no such ticket (any more)."""
+        """How many requests are served first: 0 = it has its turn, None = there is no such ticket (any more)."""
         return list(self._tickets).index(ticket) if ticket in self._tickets else None

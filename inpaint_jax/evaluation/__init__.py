@@ -1,1 +1,1 @@
-"""Tables by mask ratio: the run over a data set, the classical methods beside the model, and what is written."""
+"""Tables by mask ratio: the run over a data set, the classical methods beside the models, and the files."""

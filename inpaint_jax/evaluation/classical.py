@@ -1,4 +1,4 @@
-"""Methods without learning to compare with. Imports no jax, because the processes that run them import it again."""
+"""Methods without learning to compare with. Imports no jax, because worker processes import this module again."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
-_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, the value of pypatchmatch's examples
-_RADIUS = 3  # pixels around a missing one that OpenCV's methods look at; the value of its tutorials
+_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, as in pypatchmatch's examples
+_RADIUS = 3  # pixels around a missing one that OpenCV's methods look at, as in its tutorials
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Damelin and Hoang, "On Surface Completion and Image Inpainting by Biharmonic Functions" (2018), by scikit-image.
 
-    It solves one linear system per hole, which takes seconds where a hole has tens of thousands of pixels.
+    It solves one linear system per hole, which takes seconds for holes of tens of thousands of pixels.
     """
     if mask.all():
         return mean_fill(image, mask)  # the equation has no boundary to start from
@@ -39,7 +39,7 @@ def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def patchmatch(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm" (2009), by pypatchmatch; always the same."""
+    """Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm" (2009), by pypatchmatch, with a fixed seed."""
     if mask.all():
         return mean_fill(image, mask)  # there is no patch to copy
     from patchmatch import patch_match
@@ -70,24 +70,24 @@ def complete(method: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         uint8 [H, W, 3], the known pixels as given.
 
     Raises:
-        ValueError: no such method.
+        ValueError: There is no such method.
     """
     check(method)
     if not mask.any():
         return image
-    # OpenCV's Telea lets what lies in the hole, which would be the truth, leak into its result: hide it.
+    # OpenCV's Telea lets the content of the hole, here the truth, leak into its result: hide it.
     return np.where(mask[..., None], METHODS[method](mean_fill(image, mask), mask), image)
 
 
 def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
-    """Says which methods there are.
+    """Checks the name of a method, and that its library is installed.
 
     Args:
-        method: that was asked for.
-        names: to choose of, in the message.
+        method: Name of the method.
+        names: Names that the message offers.
 
     Raises:
-        ValueError: `method` is none of them, or the library that it needs is not installed.
+        ValueError: There is no such method, or the library that it needs is not installed.
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; choose of {', '.join(names)}.")

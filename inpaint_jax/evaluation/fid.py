@@ -1,8 +1,8 @@
-"""Fréchet inception distance of completed images to the truth, by streaming statistics.
+"""Fréchet inception distance between completed images and the truth, from streaming statistics.
 
 Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017: both
-sets of images are described by mean and covariance of their Inception features, and those compared. The truth is the
-whole data set for every bin, so its statistics are worked out once, and kept in the cache of the weights.
+sets of images are described by the mean and covariance of their Inception features, and these are compared. The truth
+is the whole data set for every bin, so its statistics are computed once, and kept in the cache folder.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ _log = logging.getLogger("inpaint_jax")
 
 
 class FeatureExtractor:
-    """Images to Inception's pool3 features, over all local devices where the batch divides.
+    """Computes Inception's pool3 features of images, on all local devices if the batch divides over them.
 
     Args:
-        params: of `features.inception`.
+        params: Parameters of `features.inception`.
     """
 
     def __init__(self, params: Any):
@@ -52,7 +52,7 @@ class FeatureExtractor:
 
 
 def checksum(tree: Any) -> str:
-    """SHA-256 over names and values of a tree of arrays, to tell parameters apart."""
+    """SHA-256 of the names and values of a tree of arrays, to tell parameters apart."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())
@@ -70,19 +70,19 @@ def truth_statistics(
     workers: int = 0,
     progress: Callable[[Iterable, str], Iterable] = lambda items, what: items,
 ) -> GaussianStatistics:
-    """Statistics of the true images, from the cache if these very images were seen before at this size.
+    """Statistics of the true images, from the cache if the same images were seen before at this size.
 
     Args:
-        extract: the features.
-        source: the images.
-        size: side that they are brought to.
+        extract: Computes the features.
+        source: The images.
+        size: Side that they are resized to.
         resize: "shortest" or "stretch".
         batch_size: images at a time.
         workers: processes that read images.
-        progress: wraps the loops, given what they are about, as tqdm does.
+        progress: Wraps the loops, with a description, as tqdm does.
 
     Returns:
-        mean and covariance of the features of all readable images.
+        Mean and covariance of the features of all readable images.
     """
 
     def images(what: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -102,21 +102,21 @@ def truth_statistics(
     try:
         with np.load(path, allow_pickle=False) as saved:
             return GaussianStatistics.from_arrays(dict(saved))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:  # none yet, or half a file by whatever accident
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # there is none yet, or it is damaged
         if path.exists():
-            _log.warning("The cached statistics %s cannot be read (%s) and are made anew.", path, error)
+            _log.warning("The cached statistics %s cannot be read (%s) and are computed again.", path, error)
     statistics = GaussianStatistics(FEATURES)
     for batch, valid in images("Inception features of the truth"):
         statistics.update(extract(batch)[valid])
     try:
         output.write_arrays(path, statistics.to_arrays())
-    except OSError as error:  # a cache that others filled, say, and that is read-only
-        _log.warning("The statistics of the truth are not kept for next time: %s", error)
+    except OSError as error:  # for example a read-only cache that others filled
+        _log.warning("The statistics of the truth cannot be cached: %s", error)
     return statistics
 
 
 def distance(completed: GaussianStatistics, truth: GaussianStatistics) -> dict[str, Any]:
-    """The FID of completed images, with what a reader must know about it.
+    """The FID of completed images, with a note that a reader must know.
 
     Returns:
         {"fid": number or None, "fid_note": text or None}.

@@ -1,4 +1,4 @@
-"""How closely a result follows the sketch that it was given (§IV-F): its edges against the lines, inside the hole."""
+"""How closely a result follows its sketch (§IV-F): its edges against the lines, inside the hole."""
 
 import dataclasses
 
@@ -8,13 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Pixels of edges and lines inside holes; sums over images with +.
+    """Counts of edge and line pixels inside holes; + sums over images.
 
     Attributes:
-        found: edge pixels of the results.
-        found_near: those of them near a line.
-        drawn: pixels of the lines.
-        drawn_near: those of them near an edge.
+        found: Edge pixels of the results.
+        found_near: Edge pixels near a line.
+        drawn: Pixels of the lines.
+        drawn_near: Line pixels near an edge.
     """
 
     found: int = 0
@@ -28,17 +28,17 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """Share of the edges that lie near a line; NaN without edges."""
+        """Share of the edge pixels that lie near a line; NaN without edges."""
         return self.found_near / self.found if self.found else float("nan")
 
     @property
     def recall(self) -> float:
-        """Share of the lines that have an edge near by; NaN without lines."""
+        """Share of the line pixels that lie near an edge; NaN without lines."""
         return self.drawn_near / self.drawn if self.drawn else float("nan")
 
     @property
     def f1(self) -> float:
-        """2 P R / (P + R), in pixels; NaN with neither edges nor lines."""
+        """2 P R / (P + R); NaN with neither edges nor lines."""
         total = self.found + self.drawn
         if not total:
             return float("nan")
@@ -48,16 +48,16 @@ class Agreement:
 
 
 def edge_agreement(edges: np.ndarray, lines: np.ndarray, hole: np.ndarray, tolerance: float = 3.0) -> Agreement:
-    """Compares the edges of a result with the lines that it was to follow.
+    """Compares the edges of a result with the lines of its sketch.
 
-    Only pixels inside the hole are counted, but they may be near to ones outside: an edge that goes on from the given
-    part into the hole is not to be split there.
+    Only pixels inside the hole are counted, but they may be near pixels outside: an edge that continues from the known
+    part into the hole is not split there.
 
     Args:
-        edges: bool [H, W], thin, of the completed image (see `data.sketches.sketch_from_edges`).
-        lines: bool [H, W], of the whole sketch.
+        edges: bool [H, W], thin edges of the completed image (see `data.sketches.sketch_from_edges`).
+        lines: bool [H, W], lines of the whole sketch.
         hole: bool [H, W], True = missing.
-        tolerance: what counts as near, in pixels (Euclidean distance).
+        tolerance: Largest distance that counts as near, in pixels (Euclidean).
 
     Returns:
         Agreement of this image.
@@ -77,7 +77,7 @@ def edge_agreement(edges: np.ndarray, lines: np.ndarray, hole: np.ndarray, toler
 
 
 def _near(marked: np.ndarray, tolerance: float) -> np.ndarray:
-    """bool [H, W], True at most `tolerance` pixels from a marked one."""
+    """bool [H, W], True within `tolerance` pixels of a marked one."""
     if not marked.any():
         return np.zeros_like(marked)
     return cv2.distanceTransform((~marked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= tolerance

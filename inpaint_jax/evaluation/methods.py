@@ -13,31 +13,31 @@ from inpaint_jax.evaluation import classical
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.nets.fill import tension_spline
 
-# What models start from, as a method of its own: what is better than it was learned.
+# The fill that models start from, as a method of its own: a model that is better has learned something.
 SPLINE = "tension_spline"
 NAMES = (*classical.METHODS, SPLINE)
 
 
 def check(method: str) -> None:
-    """Says which methods there are besides models.
+    """Checks the name of a method that is not a model.
 
     Raises:
-        ValueError: `method` is none of `NAMES`, or the library that it needs is not installed.
+        ValueError: `method` is not in `NAMES`, or the library that it needs is not installed.
     """
     if method != SPLINE:
         classical.check(method, NAMES)
 
 
 class Methods:
-    """Classical methods in processes of their own, and models on the devices meanwhile. Close it, or use a `with`.
+    """Runs classical methods in processes, and models on the devices meanwhile. Close it, or use a `with`.
 
     Args:
-        classical_names: of `NAMES`.
+        classical_names: Names of the methods to run beside the models, from `NAMES`.
         models: name -> Inpainter.
         workers: processes for the classical methods; 0 runs them in this one.
 
     Attributes:
-        names: of all methods, in the order of tables: models last.
+        names: Names of all methods, in the order of tables: models last.
     """
 
     def __init__(self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int):
@@ -59,7 +59,7 @@ class Methods:
         Args:
             images: uint8 [B, H, W, 3].
             masks: bool [B, H, W], True = missing.
-            sketches: bool [B, H, W], True = line, for the models that are guided by sketches; the others get none.
+            sketches: bool [B, H, W], True = line, for models that are guided by sketches; others get none.
 
         Returns:
             method -> completed uint8 [B, H, W, 3], the known pixels as given.

@@ -1,4 +1,4 @@
-"""The files of an evaluation: what they are called, and how they are written in one piece or not at all."""
+"""The files of an evaluation: their names, and how they are written."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from inpaint_jax.files import write_file
 _METRICS = "metrics.json"
 _SHEET = "sheet.png"
 _PLOT = "metrics_by_ratio.png"
-RESERVED = ("truth", "mask", "input")  # columns of the sheet and folders of images/ that are no methods
+RESERVED = ("truth", "mask", "input")  # columns of the sheet, and folders of images/, that are not methods
 _TABLES = ("metrics.csv", "table.md", "images.csv")
 
 
@@ -28,13 +28,13 @@ def write(
     scores: Scores,
     sheet: np.ndarray | None,
 ) -> None:
-    """Writes pictures and figures, and at last metrics.json, the sign of a finished run.
+    """Writes pictures and tables, and last metrics.json, which marks a finished run.
 
     Args:
-        folder: of the evaluation.
-        identity: what the figures depend on; becomes "settings" in metrics.json.
-        rows: the table.
-        scores: of every image.
+        folder: Folder of the evaluation.
+        identity: What the figures depend on; becomes "settings" in metrics.json.
+        rows: The table.
+        scores: Scores of every image.
         sheet: uint8 [height, width, 3], or None.
     """
     if sheet is not None:
@@ -50,7 +50,7 @@ def check_not_of_another(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuses a folder in which tables and pictures of two evaluations would mix.
 
     Raises:
-        ValueError: it holds an evaluation with other settings.
+        ValueError: The folder holds an evaluation with other settings.
     """
     path = folder / _METRICS
     if path.exists() and (differing := differences(_settings(path), identity)):
@@ -61,13 +61,13 @@ def check_not_of_another(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def withdraw(folder: Path) -> None:
-    """Removes the figures of an earlier evaluation with the same settings, before its pictures are written anew."""
+    """Removes the results of an earlier evaluation with the same settings, before new ones are written."""
     for name in (_METRICS, *_TABLES, _SHEET, _PLOT):
         (folder / name).unlink(missing_ok=True)
 
 
 def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the folder holds the figures of this very evaluation."""
+    """Whether the folder holds the results of this evaluation."""
     path = folder / _METRICS
     return path.exists() and not differences(_settings(path), identity)
 
@@ -80,13 +80,13 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The table of a finished evaluation.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: There is no finished evaluation.
     """
     return json.loads((folder / _METRICS).read_text(encoding="utf-8"))["rows"]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two evaluations differ, as "seed: 0 there, 1 now"."""
+    """The differences between two evaluations, as "seed: 0 there, 1 now"."""
     new = json.loads(json.dumps(new))
     return [
         f"{name}: {old.get(name)!r} there, {new.get(name)!r} now"
@@ -102,11 +102,11 @@ def save_images(
     mask: np.ndarray,
     completed: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes images/<method>/<bin>/<number>_<name>.png, besides images/mask/... (white = missing) and images/truth/....
+    """Writes images/<method>/<bin>/<number>_<name>.png, and images/mask/... (white = missing), images/truth/....
 
     Args:
-        folder: of the evaluation.
-        where: bin, image (number) and name.
+        folder: Folder of the evaluation.
+        where: The bin, image (number) and name.
         truth: uint8 [H, W, 3].
         mask: bool [H, W].
         completed: method -> uint8 [H, W, 3].
@@ -126,5 +126,5 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def plain(text: str) -> str:
-    """A file name of a label: "(0.0, 0.1]" -> "0.0-0.1"."""
+    """A label as a file name: "(0.0, 0.1]" -> "0.0-0.1"."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-")

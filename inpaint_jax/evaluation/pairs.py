@@ -14,7 +14,7 @@ from inpaint_jax.data.sketches import Sketches
 from inpaint_jax.data.sources import ImageSource
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
-"""The paper's, as (low, high]."""
+"""The paper's bins of mask ratios, as (low, high]."""
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -23,12 +23,12 @@ Pairing = Literal["every_bin", "once"]
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """A range of mask ratios and its share of the work; the two sources have the same order.
+    """A range of mask ratios and its pairs; both sources have the same order.
 
     Attributes:
         label: "(0.0, 0.1]", or OUTSIDE.
-        images: its images, with the numbers 0 .. N - 1.
-        masks: `draw(rng, i)` gives the mask of image i, whatever rng.
+        images: Its images, with the numbers 0 .. N - 1.
+        masks: `draw(rng, i)` gives the mask of image i, whatever rng is.
     """
 
     label: str
@@ -37,11 +37,11 @@ class Bin:
 
 
 OUTSIDE = "outside"
-"""Label of masks that fall into no bin: they count in the row "all" alone."""
+"""Label of masks that fall into no bin: they count only in the row "all"."""
 
 
 def fingerprint(bins: Sequence[Bin]) -> str:
-    """Tells apart pairs of other image or mask files: a checksum over their names, not their content."""
+    """A checksum of the names of image and mask files, not of their content, to tell pairs apart."""
     digest = hashlib.sha256()
     for part in bins:
         digest.update(part.label.encode())
@@ -55,23 +55,23 @@ def bin_label(ratio: float) -> str:
     """The bin of a mask ratio.
 
     Args:
-        ratio: missing pixels as a fraction of all, 0 .. 1.
+        ratio: Share of missing pixels, 0 .. 1.
     """
     return next((label(low, high) for low, high in BINS if low < ratio <= high), OUTSIDE)
 
 
 def label(low: float, high: float) -> str:
-    """How a bin is written in tables."""
+    """The label of a bin in tables."""
     return f"({low:.1f}, {high:.1f}]"
 
 
 @dataclasses.dataclass(frozen=True)
 class ChosenImages:
-    """Some images of a source, in an order of their own.
+    """Some images of a source, in any order.
 
     Attributes:
-        source: all images.
-        numbers: which of them, by their number there.
+        source: All images.
+        numbers: Numbers of the chosen images in `source`.
     """
 
     source: ImageSource
@@ -86,7 +86,7 @@ class ChosenImages:
         return self.source[self.numbers[index]]
 
     def name(self, index: int) -> str:
-        """As the source calls it."""
+        """The name that the source gives it."""
         return self.source.name(self.numbers[index])
 
 
@@ -95,15 +95,15 @@ class ChosenSketches:
     """The sketches of `ChosenImages`.
 
     Attributes:
-        sketches: of all images.
-        numbers: as of the images.
+        sketches: Sketches of all images.
+        numbers: Numbers of the chosen images.
     """
 
     sketches: Sketches
     numbers: tuple[int, ...] = dataclasses.field(repr=False)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """bool [h, w], of the size of the image after the resize; raises MissingSketch."""
+        """bool [h, w], at the size of the resized image; raises MissingSketch."""
         return self.sketches[self.numbers[index]]
 
 
@@ -112,8 +112,8 @@ class ChosenMasks:
     """Files of a folder of masks, one for each image.
 
     Attributes:
-        files: the folder.
-        numbers: of the file for image 0, 1, ...
+        files: The folder.
+        numbers: Number of the file for image 0, 1, ...
     """
 
     files: FolderMasks
@@ -125,7 +125,7 @@ class ChosenMasks:
         return self.files.size
 
     def draw(self, rng: np.random.Generator, index: int) -> Mask:
-        """Reads the mask of image `index`; the rows that fill up a last batch start over."""
+        """Reads the mask of image `index`; the rows that fill up a last batch start over at the first."""
         return self.files.draw(rng, self.numbers[index % len(self.numbers)])
 
 
@@ -134,11 +134,11 @@ class DrawnMasks:
     """Masks drawn from a seed, one for each image.
 
     Attributes:
-        size: side of the masks.
-        seed: with the number of the image, all that the mask depends on.
-        numbers: of the images.
-        low: of the ratio; None draws training masks of any ratio.
-        high: of the ratio.
+        size: Side of the masks.
+        seed: Together with the number of the image, it determines the mask.
+        numbers: Numbers of the images.
+        low: Lower end of the mask ratio; None draws training masks of any ratio.
+        high: Upper end of the mask ratio.
     """
 
     size: int
@@ -148,7 +148,7 @@ class DrawnMasks:
     high: float | None = None
 
     def draw(self, rng: np.random.Generator, index: int) -> Mask:
-        """Draws the mask of image `index`; rng makes no difference. As with files, places start over at the end."""
+        """Draws the mask of image `index`, whatever rng is. As with files, numbers start over at the end."""
         number = self.numbers[index % len(self.numbers)]
         if self.low is None:
             return FreeFormMasks(self.size).draw(np.random.default_rng([self.seed, number]))
@@ -169,26 +169,26 @@ def pair(
 ) -> list[Bin]:
     """Gives every image its masks.
 
-    "every_bin" tests each image once in each bin, so that bins compare on the same images: the i-th image gets the
-    i-th of the bin's masks, in a seeded order, starting over after the last. "once" gives each image one mask, in a
+    "every_bin" tests each image once in each bin, so that all bins hold the same images: the i-th image gets the i-th
+    of the bin's masks, in a seeded order, starting over after the last. "once" gives each image one mask, in a
     seeded order over all masks, and sorts the pairs into bins. The ratio of a mask is measured at `size`.
 
     Args:
-        source: the images.
+        source: The images.
         masks: "folder:PATH" as in `open_masks`; "generated", strokes that hit the ratios of the bins; or "freeform",
-            training masks, whose ratios come as they come ("once" only).
-        size: side of images and masks.
-        seed: of the masks drawn or of their order.
+            training masks of any ratio ("once" only).
+        size: Side of images and masks.
+        seed: Seed of the masks drawn, or of their order.
         pairing: "every_bin" or "once".
-        limit: take only the first `limit` images.
-        progress: wraps the loop over mask files that measures their ratios, as tqdm does.
+        limit: Take only the first `limit` images.
+        progress: Wraps the loop that measures the ratios of masks, as tqdm does.
 
     Returns:
-        the bins that have pairs, by rising ratio.
+        The bins that have pairs, by rising ratio.
 
     Raises:
-        ValueError: an unknown kind of masks or pairing, or no mask falls into any bin.
-        UnreadableMask: a mask file cannot be read.
+        ValueError: The kind of masks or the pairing is unknown, or no mask falls into any bin.
+        UnreadableMask: A mask file cannot be read.
     """
     if pairing not in ("every_bin", "once"):
         raise ValueError(f'pairing is {pairing!r}; use "every_bin" or "once".')
@@ -249,7 +249,7 @@ def _from_folder(
     for number in order:
         by_bin[bin_label(measured[number])].append(number)
     if outside := by_bin.pop(OUTSIDE):
-        _log.warning("%d of %d masks have a ratio outside of all bins, and are left out.", len(outside), len(order))
+        _log.warning("%d of %d masks have a ratio outside of all bins and are left out.", len(outside), len(order))
     if empty := [name for name, numbers in by_bin.items() if not numbers]:
         _log.warning("No mask falls into %s; is their polarity right (folder:PATH?missing=black)?", ", ".join(empty))
     return [
@@ -269,7 +269,7 @@ def _sorted_into_bins(
     ratios: Sequence[float],
     masks_of: Callable[[list[int]], MaskSource],
 ) -> list[Bin]:
-    """Sorts pairs into bins; `masks_of` gives the masks of chosen places in `images`."""
+    """Sorts pairs into bins; `masks_of` returns the masks for chosen positions in `images`."""
     labels = [bin_label(ratio) for ratio in ratios]
     bins = []
     for name in [label(*limits) for limits in BINS] + [OUTSIDE]:

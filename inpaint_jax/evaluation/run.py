@@ -1,9 +1,9 @@
-"""The run over a data set: every image with its mask through every method, and what is written about it.
+"""The run over a data set: every image with its mask through every method, and the results.
 
     data + masks -> pairs in bins -> each method -> scores of each image -> means by bin -> tables, plot, sheet
 
-The work goes bin by bin and batch by batch, and what a batch adds is kept in unfinished.npz, so that a run that was
-stopped goes on behind the last batch that was saved.
+The work goes bin by bin and batch by batch. Its state is kept in unfinished.npz, so that a stopped run continues after
+the last batch that was saved.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ _log = logging.getLogger("inpaint_jax")
 
 
 class EvaluationError(UserError):
-    """Something in the settings, models or files that whoever asked can mend; the message says how."""
+    """Settings, models or files cannot be used; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,22 +51,22 @@ class Settings:
     """What to evaluate on, and how.
 
     Attributes:
-        data: as in configs; None takes config.data.test.
+        data: Photos, as in configs; None takes config.data.test.
         masks: "folder:PATH", "generated" (strokes that hit the bins' ratios) or "freeform" (training masks).
         pairing: "every_bin", each image once in each bin; or "once", each image with one mask.
         classical: names of classical methods to run beside the models.
         size: side of the images; None takes config.data.image_size.
-        sketches: folder of `python -m inpaint_jax.sketching` with the sketches of `data`, for models that are guided by
-            sketches; None or "none" lets these do without, and is an error for those never trained without one.
+        sketches: Folder of `inpaint-jax sketch` with the sketches of `data`, for models that are guided by sketches.
+            None or "none" runs them without; that is an error for a model that was never trained without sketches.
         limit: take only the first images.
-        seed: of the masks and of the choice of pictures.
+        seed: Seed of the masks and of the choice of pictures.
         fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.
-        batch_size: images at a time.
-        workers: processes that read images, and as many again for classical methods.
-        samples: rows of the picture sheet.
-        save_images: whether to write every completed image.
-        resume: go on with a run that was stopped.
-        save_every_seconds: how often to save what a stopped run goes on from.
+        batch_size: Images at a time.
+        workers: Processes that read images, and as many again for classical methods.
+        samples: Rows of the picture sheet.
+        save_images: Whether to write every completed image.
+        resume: Continue a run that was stopped.
+        save_every_seconds: How often to save the state for a resume.
     """
 
     data: str | None = None
@@ -93,25 +93,25 @@ def evaluate(
     config: Config | None = None,
     inception_params: Any = None,
 ) -> list[dict[str, Any]]:
-    """Evaluates trained models and classical methods on the very same images and masks.
+    """Evaluates trained models and classical methods on the same images and masks.
 
     Args:
-        models: workdirs of training runs, or exported files; none evaluates the classical methods alone.
-        output_dir: metrics.json, metrics.csv, table.md, images.csv (every image's scores), metrics_by_ratio.png,
-            sheet.png and, if asked for, images/ go there.
-        settings: see there.
-        config: names data and size where the settings do not; that of the first model by default.
-        inception_params: of `features.inception`, to be used instead of those that `settings.fid` names; the distance
-            is the FID of the literature with the published weights alone.
+        models: Workdirs of training runs, or exported files; empty to evaluate classical methods only.
+        output_dir: Folder for metrics.json, metrics.csv, table.md, images.csv (every image's scores),
+            metrics_by_ratio.png, sheet.png and, if asked for, images/.
+        settings: What to evaluate on, and how.
+        config: Names data and size if the settings do not; that of the first model by default.
+        inception_params: Parameters of `features.inception`, in place of those that `settings.fid` names. The distance
+            is the FID of the literature only with the published weights.
 
     Returns:
-        the rows of metrics.json: method, bin, count, mae (percent), mae_relative, psnr (dB), psnr_infinite, ssim,
+        The rows of metrics.json: method, bin, count, mae (percent), mae_relative, psnr (dB), psnr_infinite, ssim,
         fid, fid_note.
 
     Raises:
-        EvaluationError: settings make no sense; a model, the images, the masks, the sketches or the Inception weights
-            cannot be had, be it that damage comes up in the midst of the run; or output_dir holds an unfinished run
-            that was not asked for.
+        EvaluationError: Settings make no sense; a model, images, masks, sketches or the Inception weights are missing
+            or damaged, which may show only during the run; or output_dir holds another evaluation, or an unfinished
+            one without `resume`.
     """
     output_dir = Path(output_dir)
     try:
@@ -144,18 +144,18 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Everything that a run works with, found and checked.
+    """Everything that a run works with, opened and checked.
 
     Attributes:
-        settings: with data and size filled in.
-        resize: how images are brought to the size.
-        source: all images.
-        bins: the pairs of image and mask.
+        settings: The settings, with data and size filled in.
+        resize: How images are brought to the size.
+        source: All images.
+        bins: The pairs of image and mask.
         models: name -> Inpainter.
-        sketches: of all images, or None.
-        features: of the FID, or None.
-        fid_note: why there are no features.
-        identity: all that the figures depend on, as JSON can hold it.
+        sketches: Sketches of all images, or None.
+        features: Features of the FID, or None.
+        fid_note: Why there are no features.
+        identity: All that the figures depend on, in JSON types.
     """
 
     settings: Settings
@@ -197,7 +197,7 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
     resize = data.resize
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
-    if sketches is not None:  # no entry without, so that evaluations from before sketches stay what they are
+    if sketches is not None:  # no entry without sketches, so that old evaluations keep their identity
         identity["sketches"] = sketches.settings | {"digest": sketches.digest(settings.limit)}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
 
@@ -219,7 +219,7 @@ class _Run:
         self._skipped: dict[str, str] = {}
 
     def to_the_end(self) -> list[dict[str, Any]]:
-        """Does what is still to be done, and returns the table."""
+        """Does the remaining work, and returns the table."""
         if self.features and not self.state.truth:
             self.state.truth = self._truth()
         total = sum(len(part.images) for part in self.bins)
@@ -256,7 +256,7 @@ class _Run:
         return summarise(state.scores, self.methods.names, labels, distances)
 
     def samples(self) -> dict[str, np.ndarray]:
-        """Truth, input and every method, for a seeded choice of pairs spread over the bins; empty if none is wanted."""
+        """Truth, input and every method for a seeded choice of pairs, spread over the bins; empty for no samples."""
         rng = np.random.default_rng(self.settings.seed)
         chosen = []
         scored = {row["bin"] for row in self.state.scores.rows}
@@ -282,10 +282,10 @@ class _Run:
         }
 
     def _sample(self, part: Bin, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """An image of a bin, uint8 [size, size, 3], and its sketch, bool [size, size], without lines if there is none.
+        """An image of a bin, uint8 [size, size, 3], and its sketch, bool [size, size], blank if there is none.
 
         Raises:
-            UnreadableImage: it cannot be read.
+            UnreadableImage: The image cannot be read.
         """
         size = self.settings.size
         image = resize_only(part.images[index], size, self.resize)
@@ -330,7 +330,7 @@ class _Run:
                 self.state.save_now_and_then(self.settings.save_every_seconds)
                 bar.update(int((batch["index"] >= 0).sum()))
         except KeyboardInterrupt:
-            _log.info("Stopped. Go on with the same command and --resume.")
+            _log.info("Stopped. Continue with the same command and --resume.")
             raise
         finally:
             batches.close()
@@ -354,14 +354,14 @@ class _Run:
                 self.state.statistics_of(name, part.label).update(self.features(results)[valid])
 
     def _close_bin(self, part: Bin) -> None:
-        """Works out the bin's FID, and lets go of its statistics."""
+        """Computes the bin's FID, and drops its statistics."""
         state = self.state
         if self.features:
             for name in self.methods.names:
                 statistics = state.statistics_of(name, part.label)
                 if self.settings.pairing == "every_bin":
                     state.distances[name, part.label] = fid.distance(statistics, state.truth)
-                else:  # their content, not the method, would make most of the distance
+                else:  # other images in each bin, not the method, would make most of the distance
                     note = "by bin only where every bin holds all images (pairing every_bin)."
                     state.distances[name, part.label] = {"fid": None, "fid_note": note}
                 state.statistics_of(name, ALL).merge(statistics)
@@ -372,7 +372,7 @@ class _Run:
 
 @jax.jit
 def _score(completed: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
-    """Two uint8 [B, H, W, 3] -> metric -> [B]; of the pixels as they would be saved."""
+    """Two uint8 [B, H, W, 3] -> metric -> [B], on the pixels as they would be saved."""
     completed, truth = (images.astype(jnp.float32) / 255 for images in (completed, truth))
     return {
         "mae": metrics.mean_absolute_error(completed, truth),
@@ -383,7 +383,7 @@ def _score(completed: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
 
 
 def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
-    """Models by the name of their folder or file, or by the whole path where that is not enough to tell them apart."""
+    """Models by the name of their folder or file, or by the whole path where names are equal."""
     paths = [Path(model) for model in models]
     names = [path.stem if path.is_file() else path.resolve().name for path in paths]
     if _clash(names):
@@ -394,7 +394,7 @@ def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
 
 
 def _clash(names: Sequence[str]) -> bool:
-    """Whether some names would share a folder of pictures, or a column, with each other or with something else."""
+    """Whether names would share a folder of pictures or a column with each other or with something else."""
     plain = {output.plain(name) for name in names}
     return len(plain) < len(names) or not plain.isdisjoint((*METHOD_NAMES, *output.RESERVED))
 
@@ -426,7 +426,7 @@ def _open_sketches(
             if inpainter.needs_sketch:
                 raise ValueError(
                     f"The model {name} was never trained without a sketch; give those of {settings.data} as "
-                    f"--sketches, a folder that python -m inpaint_jax.sketching makes with --size={settings.size} "
+                    f"--sketches, a folder that inpaint-jax sketch makes with --size={settings.size} "
                     f"--resize={resize}."
                 )
         return None
@@ -460,7 +460,7 @@ def _identity(
     bins: Sequence[Bin],
     features: fid.FeatureExtractor | None,
 ) -> dict[str, Any]:
-    """All that the figures depend on, as JSON can hold it."""
+    """All that the figures depend on, in JSON types."""
     return {
         "data": settings.data,
         "images": len(source),

@@ -15,10 +15,10 @@ _COLUMNS = ("method", "bin", "image", "name", "mask_ratio", *METRICS)
 
 @dataclasses.dataclass
 class Scores:
-    """One row for each completed image, in the order of the work.
+    """One row for each completed image, in the order of evaluation.
 
     Attributes:
-        rows: with the fields method, bin, image (its number), name, mask_ratio, and METRICS.
+        rows: Dicts with the fields method, bin, image (its number), name, mask_ratio, and METRICS.
     """
 
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -30,14 +30,14 @@ class Scores:
     def mean(self, method: str, label: str) -> dict[str, float | int | None]:
         """Means over the images of a bin, or over all, in float64.
 
-        An image that was restored perfectly has an infinite PSNR: it is left out of that mean and counted.
+        A perfectly restored image has an infinite PSNR: it is counted, and left out of that mean.
 
         Args:
-            method: as added.
-            label: of a bin, or ALL.
+            method: Name of the method, as added.
+            label: Label of a bin, or ALL.
 
         Returns:
-            count, psnr_infinite (how many are infinite), and the mean of each metric; None where nothing counts.
+            The count, psnr_infinite (how many are infinite), and the mean of each metric, None if nothing counts.
         """
         chosen = [row for row in self.rows if row["method"] == method and label in (ALL, row["bin"])]
         psnr = np.array([row["psnr"] for row in chosen], np.float64)
@@ -69,13 +69,13 @@ def summarise(
     """The table: one row for each method and bin, and one for all.
 
     Args:
-        scores: of the images.
-        methods: in the order of the table.
-        labels: of the bins.
+        scores: Scores of the images.
+        methods: Names of the methods, in the order of the table.
+        labels: Labels of the bins.
         fid: (method, label) -> {"fid": number or None, "fid_note": text or None}.
 
     Returns:
-        rows with method, bin, count, mae, mae_relative, psnr, psnr_infinite, ssim, fid, fid_note.
+        Rows with method, bin, count, mae, mae_relative, psnr, psnr_infinite, ssim, fid, fid_note.
     """
     return [
         {"method": method, "bin": label, **scores.mean(method, label), **fid[method, label]}

@@ -1,4 +1,4 @@
-"""What an evaluation has worked out so far, and the file that a stopped one goes on from."""
+"""What an evaluation has computed so far, and the file that a stopped one continues from."""
 
 import dataclasses
 import json
@@ -20,17 +20,17 @@ _log = logging.getLogger("inpaint_jax")
 
 @dataclasses.dataclass
 class RunState:
-    """All that a stopped evaluation goes on from: what a batch adds, and which batch is the next.
+    """The state of an evaluation: the results so far, and which batch is next.
 
     Attributes:
-        path: of the file that it is saved in.
-        identity: what the run must agree with it about.
-        bin: number of the bin under work.
-        batches: how many of its batches are done.
-        scores: of the images so far.
-        statistics: (method, label) -> of the completed images' features: the bin under work, and all.
+        path: Path of the file that holds the saved state.
+        identity: What the saved state and the run must agree about.
+        bin: Number of the current bin.
+        batches: How many of its batches are done.
+        scores: Scores of the images so far.
+        statistics: (method, label) -> statistics of the completed images' features, for the current bin and for all.
         distances: (method, label) -> FID of the bins that are done.
-        truth: statistics of the true images' features, once they are known.
+        truth: Statistics of the true images' features, once they are known.
     """
 
     path: Path
@@ -45,10 +45,10 @@ class RunState:
 
     @classmethod
     def open(cls, path: Path, identity: dict[str, Any], resume: bool) -> "RunState":
-        """Goes on where the file says, or starts afresh.
+        """Continues from the file, or starts afresh if there is none.
 
         Raises:
-            ValueError: the file is of another evaluation, or is there although nobody asked to resume.
+            ValueError: The file is of another evaluation, or exists without `resume`.
         """
         if not path.exists():
             return cls(path, identity)
@@ -79,15 +79,15 @@ class RunState:
         for number, (method, label) in enumerate(document["statistics"]):
             state.statistics[method, label] = statistics(f"statistics_{number}/")
         state.truth = statistics("truth/") if document["truth"] else None
-        _log.info("Going on in bin %d, behind batch %d.", state.bin + 1, state.batches)
+        _log.info("Going on in bin %d, after batch %d.", state.bin + 1, state.batches)
         return state
 
     def statistics_of(self, method: str, label: str) -> GaussianStatistics:
-        """The statistics to add to."""
+        """The statistics of a method and label, created at the first use."""
         return self.statistics.setdefault((method, label), GaussianStatistics(FEATURES))
 
     def save(self) -> None:
-        """Writes the file in one piece."""
+        """Writes the file."""
         document = {
             "identity": self.identity,
             "bin": self.bin,
@@ -107,10 +107,10 @@ class RunState:
         self._saved_at = time.monotonic()
 
     def save_now_and_then(self, seconds: float) -> None:
-        """Saves if that was not done for so long."""
+        """Saves if the last save was at least `seconds` ago."""
         if time.monotonic() - self._saved_at >= seconds:
             self.save()
 
     def forget(self) -> None:
-        """Removes the file of a run that is done."""
+        """Removes the file of a finished run."""
         self.path.unlink(missing_ok=True)

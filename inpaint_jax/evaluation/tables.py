@@ -10,7 +10,7 @@ _ROW_FIELDS = (
     *("method", "bin", "count", "mae", "mae_relative", "psnr", "psnr_infinite", "ssim", "fid"),
     "fid_note",
 )
-# Field -> heading, digits, and which end is the good one.
+# Field -> heading, format, and which of two values is better.
 _BLOCKS = {
     "mae": ("MAE ↓", "{:.3f} %", min),
     "psnr": ("PSNR (dB) ↑", "{:.2f}", max),
@@ -23,7 +23,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def to_csv(rows: Rows) -> str:
-    """One line a row, with all digits; what could not be computed is empty."""
+    """CSV with all digits; a figure that could not be computed is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _ROW_FIELDS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -36,11 +36,11 @@ class Line:
     """A line of the table: one metric in one bin.
 
     Attributes:
-        heading: the metric, with an arrow to its good end.
-        bin: its label.
-        count: images.
-        cells: method -> the figure as text, None where there is none.
-        best: the text of the best figure of the line, None if there is none at all.
+        heading: The metric, with an arrow to its good end.
+        bin: Label of the bin.
+        count: Number of images.
+        cells: method -> the figure as text, None if there is none.
+        best: The text of the best figure of the line, None if there is none.
     """
 
     heading: str
@@ -51,10 +51,10 @@ class Line:
 
 
 def lines(rows: Rows) -> list[Line]:
-    """Table IV's form: a block of bins for each metric that was computed, with a cell for each method.
+    """The table in the form of Table IV: a block of bins for each metric that was computed, a cell for each method.
 
     Args:
-        rows: see `scores.summarise`.
+        rows: Rows of the evaluation, see `scores.summarise`.
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     labels = list(dict.fromkeys(row["bin"] for row in rows))
@@ -73,10 +73,10 @@ def lines(rows: Rows) -> list[Line]:
 
 
 def notes(rows: Rows) -> list[str]:
-    """The reasons for what is missing, and images whose PSNR is infinite; a sentence each.
+    """Why figures are missing, and which images have an infinite PSNR; one sentence each.
 
     Args:
-        rows: see `scores.summarise`.
+        rows: Rows of the evaluation, see `scores.summarise`.
     """
     found = list(dict.fromkeys(f"FID: {row['fid_note']}" for row in rows if row["fid_note"]))
     perfect = [row for row in rows if row["psnr_infinite"]]
@@ -89,10 +89,10 @@ def notes(rows: Rows) -> list[str]:
 
 
 def to_markdown(rows: Rows) -> str:
-    """`lines` as a Markdown table, the best of a line in bold, with `notes` below it.
+    """`lines` as a Markdown table, with the best of each line in bold and `notes` below.
 
     Args:
-        rows: see `scores.summarise`.
+        rows: Rows of the evaluation, see `scores.summarise`.
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     written = [

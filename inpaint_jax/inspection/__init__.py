@@ -1,7 +1,7 @@
-"""Looking into a trained model and into what it is fed with: the arrays behind the figures of `visualize`.
+"""A look into a trained model and its inputs: the arrays behind the figures of `visualize`.
 
-The notebooks are written with these functions. They take an `Inpainter` or photos, run what has to be run, and return
-arrays; they draw nothing.
+The notebooks use these functions. They take an `Inpainter` or photos, run the model where needed, and return arrays.
+They draw nothing.
 """
 
 from inpaint_jax.inspection.attention import (

@@ -1,4 +1,4 @@
-"""What the heads of a trained model do with one photo: their weights, and what other temperatures would give."""
+"""What the heads of a trained model do with one photo: their weights, and the effect of other temperatures."""
 
 import dataclasses
 from functools import partial
@@ -12,20 +12,20 @@ from inpaint_jax.inspection import rows
 from inpaint_jax.inspection.inputs import Samples
 
 CELL = 4
-"""Pixels of a photo, by either side, that a pixel of the attention's map stands for."""
+"""Side, in pixels of the photo, of one pixel of the attention's map."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadInputs:
-    """What the heads are given for one photo, and how much of the map is photo.
+    """The inputs of the heads for one photo, and how much of the map is photo.
 
     Attributes:
-        embedded: a float32 [H, W, C'] for each head, F_e, with the padding behind the photo, which can be attended to.
+        embedded: F_e, a float32 [H, W, C'] for each head, with the padding behind the photo, which can be attended to.
         mask: float32 [H, W], 1 = missing.
-        temperatures: float32 [K], the learned ones.
+        temperatures: float32 [K], the learned temperatures.
         patch_size: s.
-        height: of the photo on the map.
-        width: the same.
+        height: Height of the photo on the map.
+        width: Width of the photo on the map.
     """
 
     embedded: tuple[np.ndarray, ...]
@@ -43,15 +43,15 @@ class HeadInputs:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """The way of one query's patch through rising temperatures (Fig. 1c); patches are rows of s*s*C' numbers.
+    """The path of one query's patch through rising temperatures (Fig. 1c); a patch is a row of s*s*C' numbers.
 
     Attributes:
         temperatures: [T].
-        refined: [T, D] the refined patch at each of them.
-        known: [N, D] the valid key patches.
-        best: number of the one among them that is most similar to the query.
-        learned: [D] the refined patch at the learned temperature.
-        learned_temperature: of the head and photo.
+        refined: [T, D], the refined patch at each temperature.
+        known: [N, D], the valid key patches.
+        best: Number of the key patch that is most similar to the query.
+        learned: [D], the refined patch at the learned temperature.
+        learned_temperature: The learned temperature of this head and photo.
     """
 
     temperatures: np.ndarray
@@ -68,7 +68,7 @@ def look_into(inpainter: Inpainter, samples: Samples, number: int = 0) -> HeadIn
     Args:
         inpainter: the model.
         samples: photos with holes.
-        number: of the photo among them.
+        number: Number of the photo among them.
 
     Returns:
         HeadInputs.
@@ -84,7 +84,7 @@ def look_into(inpainter: Inpainter, samples: Samples, number: int = 0) -> HeadIn
 
 
 def hole_centre(inputs: HeadInputs) -> tuple[int, int]:
-    """Row and column, on the map, of the missing pixel that lies deepest in the hole, a query to begin with.
+    """Row and column, on the map, of the missing pixel deepest in the hole: a query to begin with.
 
     Raises:
         ValueError: there is no hole.
@@ -92,24 +92,24 @@ def hole_centre(inputs: HeadInputs) -> tuple[int, int]:
     hole = inputs.hole
     if not hole.any():
         raise ValueError("The mask has no hole, so that there is no query in it; give another mask.")
-    framed = np.pad(hole.astype(np.uint8), 1)  # the border of the photo is a border of the hole, too
+    framed = np.pad(hole.astype(np.uint8), 1)  # the border of the photo is also a border of the hole
     depth = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
     row, column = np.unravel_index(np.argmax(depth), depth.shape)
     return int(row), int(column)
 
 
 def attended(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperature: float | None = None) -> np.ndarray:
-    """How much each place of the photo counts for a query: the query's row of W, eq. (10).
+    """How much each part of the photo counts for a query: the query's row of W, eq. (10).
 
     Args:
-        inputs: of the photo.
+        inputs: Inputs of the heads, see `look_into`.
         query: row and column on the map.
-        head: from 0.
+        head: Number of the head, from 0.
         temperature: None takes the learned one.
 
     Returns:
-        float32 [height, width], each weight at the centre of its key patch, 0 where none is centred. The sum is one,
-        less what goes to the padding behind the photo.
+        float32 [height, width], with each weight at the centre of its key patch and 0 elsewhere. The sum is one, minus
+        the weight of the padding behind the photo.
 
     Raises:
         ValueError: the query lies outside the photo.
@@ -133,9 +133,9 @@ def sweep(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatures
     """Takes the patch of a query through a sweep of temperatures (Fig. 1c).
 
     Args:
-        inputs: of the photo.
+        inputs: Inputs of the heads, see `look_into`.
         query: row and column on the map.
-        head: from 0.
+        head: Number of the head, from 0.
         temperatures: [T], rising; from 0.001 to 10 by default.
 
     Returns:
@@ -155,7 +155,7 @@ def sweep(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatures
     queries = np.array([[query]], np.int32)
     every = np.float32([*temperatures, learned])
     refined = np.asarray(_patches(features, mask, every, queries, patch_size=inputs.patch_size))[:, 0, 0]
-    warm = np.ones(1, np.float32)  # which one is largest does not depend on it, and none rounds to 0
+    warm = np.ones(1, np.float32)  # the order of the weights does not depend on it, and none rounds to 0
     weights = _weights(features, mask, warm, queries, patch_size=inputs.patch_size)
     best = int(np.argmax(np.ravel(weights)[valid]))
     known = np.asarray(patches[0])[valid]
@@ -166,7 +166,7 @@ def refined_maps(inputs: HeadInputs, temperatures: np.ndarray) -> list[np.ndarra
     """The refined map of each head at each temperature (Fig. 1d), without the padding behind the photo.
 
     Args:
-        inputs: of the photo.
+        inputs: Inputs of the heads, see `look_into`.
         temperatures: [T].
 
     Returns:
@@ -187,7 +187,7 @@ def _check_query(inputs: HeadInputs, query: tuple[int, int]) -> None:
         )
 
 
-# Compiled once for every size of map, so that a slider is answered at once.
+# Compiled once for every size of map, so that a slider responds at once.
 _weights = partial(jax.jit, static_argnames="patch_size")(rows.attention_weights)
 _patches = partial(jax.jit, static_argnames="patch_size")(rows.refined_patches)
 _maps = partial(jax.jit, static_argnames="patch_size")(rows.refined_maps)

@@ -1,4 +1,4 @@
-"""What a model is fed with: photos with holes as in training and as in validation, masks, and sketches step by step."""
+"""The inputs of a model: photos with holes as in training and in validation, masks, and sketches step by step."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ from inpaint_jax.runs import read_config
 from inpaint_jax.visualize import network_input
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
-"""Of mask ratios, as (low, high]: the paper's."""
+"""The paper's bins of mask ratios, as (low, high]."""
 
 _VALIDATION_SEED_OFFSET = 1_000_003  # as in training.feed, of which nothing is imported here; a test compares
 
@@ -30,8 +30,8 @@ class Samples:
         images: uint8 [N, H, W, 3].
         masks: bool [N, H, W], True = missing.
         sketches: bool [N, H, W], True = line; None for a model that is not guided by sketches.
-        crops: int32 [N, 2], top and left of the local discriminator's view, whose side is half the image's; None for
-            photos that are not of a data set.
+        crops: int32 [N, 2], top and left of the local discriminator's crop, whose side is half the image's; None for
+            photos that do not come from a data set.
     """
 
     images: np.ndarray
@@ -41,7 +41,7 @@ class Samples:
 
     @property
     def shown(self) -> np.ndarray:
-        """uint8 [N, H, W, 3]: the photos as the network is given them, see `visualize.network_input`."""
+        """uint8 [N, H, W, 3]: the photos as the network sees them, see `visualize.network_input`."""
         colour = np.rint(255 * np.array(HOLE_COLOUR)).astype(np.uint8)
         return network_input(self.images, self.masks, colour, self.sketches)
 
@@ -55,7 +55,7 @@ class Samples:
         return Samples(**fields)
 
     def local_crops(self, images: np.ndarray) -> np.ndarray:
-        """What the local discriminator sees of [N, H, W, ...]: the square part of each at its crop.
+        """What the local discriminator sees of [N, H, W, ...]: the square crop of each.
 
         Raises:
             ValueError: these samples have no crops.
@@ -67,20 +67,20 @@ class Samples:
 
 
 def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, seed: int | None = None) -> Samples:
-    """The first photos that a run was validated on, cropped in the middle, with the very masks of its validation.
+    """The first validation photos of a run, cropped in the middle, with the masks of its validation.
 
     Args:
-        workdir: of the run.
-        count: how many at most.
-        data: other photos, as in configs; a model that is guided by sketches gets none of them.
-        seed: for other masks.
+        workdir: Workdir of the run.
+        count: How many photos at most.
+        data: Other photos, as in configs. A model that is guided by sketches gets none of them.
+        seed: Seed of the masks, to draw others than those of the validation.
 
     Returns:
-        Samples of the size that the run was trained at.
+        Samples, at the size that the run was trained at.
 
     Raises:
-        FileNotFoundError: no run in the workdir, no such photos, or no sketches that belong to them.
-        ValueError: the photos or masks cannot be read, or the sketches are not of these photos or of their size.
+        FileNotFoundError: There is no run in the workdir, or its photos or their sketches are missing.
+        ValueError: The photos or masks cannot be read, or the sketches are of other photos or of another size.
     """
     config = read_config(workdir)
     fields = config.data
@@ -104,10 +104,10 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
     """Photos with holes as a run was trained on: randomly cropped and mirrored, with random masks.
 
     Args:
-        workdir: of the run.
-        count: how many.
-        data: other photos, as in configs; without sketches.
-        seed: of everything random; not the run's own draw.
+        workdir: Workdir of the run.
+        count: How many photos.
+        data: Other photos, as in configs; without sketches.
+        seed: Seed of everything random. The run itself drew other samples.
 
     Returns:
         Samples, with `crops`.
@@ -136,18 +136,18 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
 
 
 def mask_ratios(workdir: str | Path, count: int = 1000, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """How much of the image masks cover: those of training, the strokes alone, and those of evaluations.
+    """How much of the image masks cover: training masks, their strokes alone, and evaluation masks.
 
     Args:
-        workdir: of a run, whose image size and kind of masks are taken.
-        count: masks of each kind.
-        seed: of the masks.
+        workdir: Workdir of a run, which gives the image size and the kind of masks.
+        count: Number of masks of each kind.
+        seed: Seed of the masks.
 
     Returns:
-        kind -> [count] share of missing pixels.
+        kind -> [count], share of missing pixels.
 
     Raises:
-        FileNotFoundError: no run in the workdir, or its folder of masks has gone.
+        FileNotFoundError: There is no run in the workdir, or its folder of masks is missing.
     """
     fields = read_config(workdir).data
     size, rng = fields.image_size, np.random.default_rng(seed)
@@ -166,9 +166,9 @@ def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dic
     """Masks as evaluations draw them, by mask ratio.
 
     Args:
-        workdir: of a run, whose image size is taken.
-        count: of masks in each bin.
-        seed: of the masks.
+        workdir: Workdir of a run, which gives the image size.
+        count: Number of masks in each bin.
+        seed: Seed of the masks.
 
     Returns:
         bin -> bool [count, H, W], True = missing; for `visualize.image_sheet`.
@@ -183,14 +183,14 @@ def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dic
 
 
 def evaluation_sketches(workdir: str | Path) -> str:
-    """What evaluate.py is to be given as --sketches for a run, as far as its own sketches serve.
+    """The value of `inpaint-jax evaluate --sketches` for a run, if its own sketches can be used.
 
     Args:
-        workdir: of the run.
+        workdir: Workdir of the run.
 
     Returns:
-        the folder of the sketches of its validation photos, if it is guided by sketches, data.test are the same photos
-        and all of them have one; else "none".
+        The folder with the sketches of its validation photos, if the run is guided by sketches, data.test names the
+        same photos, and all of them have a sketch; else "none".
 
     Raises:
         FileNotFoundError: as in `samples`.
@@ -213,22 +213,22 @@ def sketch_steps(
     resize: Resize = "shortest",
     weights: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """How a sketch is made of a photo, step by step (Fig. 11).
+    """How a sketch is made from a photo, step by step (Fig. 11).
 
-    As `python -m inpaint_jax.sketching` does it, of the whole photo; what is shown is the middle of each step.
+    The steps are those of `inpaint-jax sketch`, on the whole photo; the middle of each is returned.
 
     Args:
-        data: photos, as in configs; the first ones are taken.
-        count: how many at most.
-        size: of the images; the paper's threshold and least size of a line are meant for 256.
+        data: Photos, as in configs; the first ones are taken.
+        count: How many photos at most.
+        size: Size of the images. The paper's threshold and smallest component are meant for 256.
         resize: "shortest" or "stretch".
-        weights: file of PiDiNet's; None for the cache or a download.
+        weights: File of PiDiNet's weights; None for the cache or a download.
 
     Returns:
-        heading -> [N, H, W] or, of the photo, [N, H, W, 3], for `visualize.image_sheet`.
+        heading -> [N, H, W], or [N, H, W, 3] for the photo; for `visualize.image_sheet`.
 
     Raises:
-        features.weights.WeightsUnavailable: the weights are not given, not in the cache, and cannot be downloaded.
+        features.weights.WeightsUnavailable: The weights are not given, not in the cache, and cannot be downloaded.
     """
     params = pidinet.load(weights)
     source = open_source(data)

@@ -1,4 +1,4 @@
-"""What a trained model makes of many photos: its temperatures, other ones, and parts of it switched off."""
+"""What a trained model does on many photos: with its own temperatures, with others, and with parts switched off."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ _BATCH = 8
 def temperatures_by_ratio(
     inpainter: Inpainter, samples: Samples, *, seed: int = 0, bins: Sequence[tuple[float, float]] = BINS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The temperatures that a model learned, for photos with holes of every size.
+    """The learned temperatures of a model for photos with holes of every size.
 
     Args:
         inpainter: the model.
-        samples: its photos; their masks are not used. Each gets one mask, of free-form strokes, in every bin.
-        seed: of the masks.
-        bins: of mask ratios, (low, high].
+        samples: Photos. Their masks are not used: each photo gets a mask of free-form strokes in every bin.
+        seed: Seed of the masks.
+        bins: Mask-ratio bins, (low, high].
 
     Returns:
         ratios [N], and temperatures float32 [N, K].
@@ -45,7 +45,7 @@ def temperatures_by_ratio(
 def psnr_by_temperature(
     inpainter: Inpainter, samples: Samples, temperatures: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """How good a model is with all its heads at a temperature set by hand, and with its own.
+    """How good a model is with all heads at a temperature set by hand, and with its own temperatures.
 
     Args:
         inpainter: the model.
@@ -53,8 +53,8 @@ def psnr_by_temperature(
         temperatures: [T].
 
     Returns:
-        hole PSNR [T], dB, mean over the photos; the median of the learned temperature of each head [K]; and the hole
-        PSNR with the learned ones.
+        The hole PSNR [T] in dB, mean over the photos; the median of the learned temperature of each head [K]; and the
+        hole PSNR with the learned temperatures.
     """
     completed, learned = _run(inpainter, samples)
     by_hand = [
@@ -65,7 +65,7 @@ def psnr_by_temperature(
 
 
 def at_temperatures(inpainter: Inpainter, samples: Samples, temperatures: Sequence[float]) -> dict[str, np.ndarray]:
-    """Completed photos at temperatures that are set by hand, for all heads, and at the learned ones.
+    """Completed photos with all heads at temperatures set by hand, and with the learned ones.
 
     Args:
         inpainter: the model.
@@ -84,9 +84,9 @@ def at_temperatures(inpainter: Inpainter, samples: Samples, temperatures: Sequen
 
 
 def with_parts_switched_off(inpainter: Inpainter, samples: Samples) -> dict[str, np.ndarray]:
-    """Completed photos by parts of the second stage alone, in the order of the paper's Fig. 8.
+    """Completed photos with only parts of the second stage, in the order of the paper's Fig. 8.
 
-    A head is named by its learned temperature, the mean over the photos: of two, one is the high and one the low.
+    A head is named by its mean learned temperature over the photos; two heads are called high and low.
 
     Args:
         inpainter: the model.
@@ -94,8 +94,8 @@ def with_parts_switched_off(inpainter: Inpainter, samples: Samples) -> dict[str,
 
     Returns:
         heading -> uint8 [N, H, W, 3], for `visualize.image_sheet`: input, convolution branch alone, attention branch
-        alone, then, if there are several heads, the model with each of them alone from high to low temperature, the
-        full model, and the truth.
+        alone; then, if there are several heads, the model with each head alone, from high to low temperature; the full
+        model, and the truth.
     """
     completed, temperatures = _run(inpainter, samples)
     heads = temperatures.shape[1]
@@ -110,14 +110,14 @@ def with_parts_switched_off(inpainter: Inpainter, samples: Samples) -> dict[str,
 
 
 def hole_psnr(columns: Mapping[str, np.ndarray], samples: Samples) -> dict[str, float]:
-    """PSNR inside the holes of what some columns of a sheet show.
+    """PSNR inside the holes for some columns of a sheet.
 
     Args:
-        columns: heading -> uint8 [N, H, W, 3]; "input" and "truth" are passed over.
-        samples: the photos with their holes.
+        columns: heading -> uint8 [N, H, W, 3]; "input" and "truth" are skipped.
+        samples: The photos with their holes.
 
     Returns:
-        heading -> mean over the photos that have a hole, dB, to two digits.
+        heading -> mean in dB over the photos that have a hole, to two digits.
     """
     made = {name: images for name, images in columns.items() if name not in ("input", "truth")}
     return {name: round(_hole_psnr(images, samples), 2) for name, images in made.items()}
@@ -126,7 +126,7 @@ def hole_psnr(columns: Mapping[str, np.ndarray], samples: Samples) -> dict[str, 
 def _run(
     inpainter: Inpainter, samples: Samples, *, without: Sequence[str] = (), temperatures: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Completed photos, uint8 [N, H, W, 3], and temperatures [N, K]; batches are full, so that one program serves."""
+    """Completed photos, uint8 [N, H, W, 3], and temperatures [N, K]. All batches are full, so one program is enough."""
     count, made = len(samples.images), []
     for first in range(0, count, _BATCH):
         rows = np.minimum(np.arange(first, first + _BATCH), count - 1)
@@ -142,6 +142,6 @@ def _run(
 
 
 def _hole_psnr(completed: np.ndarray, samples: Samples) -> float:
-    """Mean over the photos that have a hole, dB."""
+    """Mean in dB over the photos that have a hole."""
     prediction, target = (jnp.asarray(images, jnp.float32) / 255 for images in (completed, samples.images))
     return float(jnp.nanmean(metrics.hole_psnr(prediction, target, jnp.asarray(samples.masks))))

@@ -1,8 +1,8 @@
-"""Looking into masked patch attention: whom a query attends to, and what a temperature does to it (Fig. 1c-d).
+"""A look into masked patch attention: what a query attends to, and the effect of a temperature (Fig. 1c-d).
 
-The same equations as `attention.masked_patch_attention`. `attention_weights` and `refined_patches` are for some queries
-only: besides the map's patches they hold those queries' rows of the matrix, never all of it. What goes in comes from
-`Inpainter.attention_inputs`, or from any features.
+The equations are those of `attention.masked_patch_attention`. `attention_weights` and `refined_patches` work on a few
+queries: they hold the patches of the map and the rows of these queries, never the whole matrix. The inputs come from
+`Inpainter.attention_inputs`, or are any features.
 """
 
 import jax
@@ -33,12 +33,12 @@ def attention_weights(
         mask_bias: lambda_m.
 
     Returns:
-        float32 [B, Q, H-s+1, W-s+1], sums of one. A key stands at the top left pixel of its patch: its centre is
-        `key_centre(s)` pixels further down and right.
+        float32 [B, Q, H-s+1, W-s+1]; the weights of a query sum to one. A key is named by the top left pixel of its
+        patch, whose centre is `key_centre(s)` pixels further down and right.
 
     Raises:
-        ValueError: shapes do not fit together, the bias is not positive, or a query lies outside the map (where that
-            can be known).
+        ValueError: Shapes do not fit together, the bias is not positive, or a query lies outside the map (checked
+            outside of jit only).
     """
     check_inputs(features, mask, temperature, patch_size)
     if mask_bias <= 0:
@@ -72,9 +72,9 @@ def refined_patches(
     patch_size: int = 3,
     mask_bias: float = 1e6,
 ) -> jax.Array:
-    """Where a sweep of temperatures puts the patches of a few queries: rows of P = W V, eq. (11), for Fig. 1c.
+    """The refined patches of a few queries in a sweep of temperatures: rows of P = W V, eq. (11), for Fig. 1c.
 
-    From the most similar known patch, at low temperatures, to the mean of all of them, at high ones.
+    They go from the most similar known patch, at low temperatures, to the mean of all, at high ones.
 
     Args:
         features: [B, H, W, C'] F_e.
@@ -85,7 +85,7 @@ def refined_patches(
         mask_bias: lambda_m.
 
     Returns:
-        [T, B, Q, s*s*C'] float32, each patch flattened as `known_patches` does it.
+        float32 [T, B, Q, s*s*C'], each patch flattened as in `known_patches`.
 
     Raises:
         ValueError: as in `attention_weights`.
@@ -144,7 +144,7 @@ def refined_maps(
 
 
 def key_centre(patch_size: int) -> int:
-    """How many pixels the centre of a patch lies below and right of the pixel that names it."""
+    """How many pixels the centre of a patch lies below and to the right of the pixel that names it."""
     return reach(patch_size)[0]
 
 

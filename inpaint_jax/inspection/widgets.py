@@ -22,8 +22,8 @@ def attention_explorer(inpainter: Inpainter, samples: inspection.Samples) -> "ip
         samples: photos with holes to choose from.
 
     Returns:
-        a widget: a menu of photos, sliders for the query's row and column and for log10 t, and the figure: each head
-        at its learned temperature, then each at that of the slider.
+        A widget with a menu of photos, sliders for the query's row and column and for log10 t, and the figure: each
+        head at its learned temperature, then each at that of the slider.
 
     Raises:
         ImportError: ipywidgets is not installed.
@@ -65,14 +65,14 @@ def attention_figure(
     query: tuple[int, int],
     temperature: float,
 ) -> Figure:
-    """The figure of `attention_explorer`, as it stands: each head at its learned temperature, and at another one.
+    """The figure of `attention_explorer`: each head at its learned temperature, and at another one.
 
     Args:
-        inputs: of `inspection.look_into`, for the photo.
+        inputs: Inputs of the heads for the photo, see `inspection.look_into`.
         image: uint8 [H, W, 3].
         mask: bool [H, W], True = missing.
         query: row and column on the attention's map.
-        temperature: the other one.
+        temperature: The other temperature.
     """
     heads = range(len(inputs.embedded))
     weights = [inspection.attended(inputs, query, head=head) for head in heads]

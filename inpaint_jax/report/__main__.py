@@ -1,6 +1,6 @@
-"""A run as one HTML page: python -m inpaint_jax.report WORKDIR [--output=FILE.html] [--evaluation=DIR,DIR].
+"""A run as one HTML page: inpaint-jax report WORKDIR [--output=FILE.html] [--evaluation=DIR,DIR].
 
-Config, hardware, curves, validation sheets, evaluations; the file holds all its pictures and loads nothing.
+It shows config, hardware, curves, validation sheets and evaluations. The file holds all its pictures and loads nothing.
 """
 
 import logging
@@ -12,7 +12,7 @@ from absl import app, flags
 from inpaint_jax.files import write_file
 
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write; WORKDIR/report.html by default.")
-_EVALUATION = flags.DEFINE_list("evaluation", [], "Folders of evaluate.py; by default those below WORKDIR.")
+_EVALUATION = flags.DEFINE_list("evaluation", [], "Folders of evaluations; by default those below WORKDIR.")
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("inpaint_jax")
 def main(argv: list[str]) -> None:
     """Hands over to the library."""
     if len(argv) != 2:
-        raise app.UsageError("Give one workdir: python -m inpaint_jax.report runs/mine.")
+        raise app.UsageError("Give one workdir: inpaint-jax report runs/mine.")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
     logger.setLevel(logging.INFO)
     from inpaint_jax.report import facts, page

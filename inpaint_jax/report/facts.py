@@ -1,4 +1,4 @@
-"""What the files of a workdir say about its run. Reads only; a run that goes on meanwhile is not disturbed."""
+"""What the files of a workdir say about its run. Only reads them, so a run in progress is not disturbed."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from inpaint_jax.runs import read_config
 
 _EVALUATION_FILE = "metrics.json"
 _UNFINISHED_FILE = "unfinished.npz"
-# What of an evaluation's settings a reader asks for first.
+# The settings of an evaluation that a reader asks for first.
 _SETTINGS = {
     "images": "{} images",
     "data": "{}",
@@ -26,12 +26,12 @@ _SETTINGS = {
     "masks": "masks: {}",
     "seed": "seed {}",
 }
-# Below these folders are thousands of files, and no evaluation.
+# These folders hold thousands of files and no evaluation.
 _NOT_SEARCHED = ("checkpoints", "samples", "sketches", "images")
 
 
 class ReportError(UserError):
-    """Something about the folders that whoever asked can mend; the message says how."""
+    """A workdir or an evaluation cannot be read; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        name: its folder, seen from the workdir where it lies below.
-        folder: the same to open files in.
-        about: images, masks and models, in one line.
-        rows: the table, as in metrics.json.
-        lines: the same as text, see `tables.lines`.
-        notes: what belongs below the table.
+        name: Path of its folder, relative to the workdir if it lies below it.
+        folder: The folder itself, to open files in.
+        about: Images, masks and models, in one line.
+        rows: The table, as in metrics.json.
+        lines: The table as text, see `tables.lines`.
+        notes: Notes to print below the table.
     """
 
     name: str
@@ -57,18 +57,18 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run, as far as it has come.
+    """A run, as far as it has come, from its files.
 
     Attributes:
-        name: of its config.
-        folder: name of the workdir.
-        config: section -> field -> value; fields outside of sections stand in "".
-        parameters: network -> number of parameters; empty where the run has not written that down.
-        rows: lines of metrics.jsonl.
-        sheets: (step, file) of the validation sheets, in this order.
-        environments: lines of environment.jsonl.
-        evaluations: finished ones.
-        remarks: what was found and is not shown, a sentence each.
+        name: Name of the config.
+        folder: Name of the workdir.
+        config: section -> field -> value. The section "" holds the fields outside of sections.
+        parameters: network -> number of parameters; empty if the run has not written them yet.
+        rows: Lines of metrics.jsonl.
+        sheets: (step, file) of the validation sheets, by rising step.
+        environments: Lines of environment.jsonl.
+        evaluations: Finished evaluations.
+        remarks: What was found but is not shown, one sentence each.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def validations(self) -> list[Mapping[str, Any]]:
-        """The rows of a validation."""
+        """The rows that hold a validation."""
         return [row for row in self.rows if row.get("validation/loss") is not None]
 
     @property
@@ -93,11 +93,11 @@ class Run:
 
     @property
     def select_by(self) -> str:
-        """By which figure of the validation."""
+        """The figure of the validation that chooses the best checkpoint."""
         return self.config.get("train", {}).get("select_by", "loss")
 
     def state(self) -> str:
-        """How far the run has come, in a sentence or two; whether it is running now, no file says."""
+        """How far the run has come, in a sentence or two. No file says whether it is running now."""
         if not self.rows:
             return "Nothing is logged yet."
         schedule = self.config.get("train", {})
@@ -116,7 +116,7 @@ class Run:
         return f"Not finished: step {step:,}{to_go} is logged, epoch {epoch:.1f}. The same train.py command goes on."
 
     def training_seconds(self) -> float | None:
-        """Time of the training steps, by their logged speed; validating, saving and compiling come on top."""
+        """Time of the training steps by their logged speed, without validating, saving and compiling."""
         batch_size = self.config.get("", {}).get("batch_size")
         rows = [row for row in self.rows if row.get("images_per_second")]
         if not rows or not batch_size:
@@ -125,12 +125,12 @@ class Run:
         return sum(count * batch_size / row["images_per_second"] for count, row in zip(steps, rows))
 
     def speed(self) -> float | None:
-        """Images a second, the median of the log."""
+        """Images per second, the median of the log."""
         speeds = [row["images_per_second"] for row in self.rows if row.get("images_per_second")]
         return statistics.median(speeds) if speeds else None
 
     def memory_peak(self) -> float | None:
-        """GiB that the main process held at most on its host."""
+        """Peak host memory of the main process, in GiB."""
         return max((row["host_memory_peak_gib"] for row in self.rows if row.get("host_memory_peak_gib")), default=None)
 
 
@@ -138,11 +138,11 @@ def gather(workdir: str | Path, evaluations: Sequence[str | Path] = ()) -> Run:
     """Reads a workdir.
 
     Args:
-        workdir: of a training run, however far it has come.
-        evaluations: folders of `evaluate.py`; those below the workdir by default.
+        workdir: Workdir of a training run, however far it has come.
+        evaluations: Folders written by `inpaint-jax evaluate`; those below the workdir by default.
 
     Raises:
-        ReportError: there is no such run, a file of it is damaged, or a named folder holds no evaluation.
+        ReportError: There is no such run, one of its files is damaged, or a named folder holds no evaluation.
     """
     workdir = Path(workdir)
     config = _config(workdir)
@@ -166,19 +166,19 @@ def gather(workdir: str | Path, evaluations: Sequence[str | Path] = ()) -> Run:
 
 
 def thin_out(count: int, limit: int, always: Sequence[int] = ()) -> list[int]:
-    """Some of so many things in a row: the first, the last, and more at the start, where a run changes fastest.
+    """Chooses from things in a row: the first, the last, and more at the start, where a run changes fastest.
 
     Args:
-        count: how many there are.
-        limit: how many to take, 2 or more.
-        always: positions to take in any case, in place of their neighbours.
+        count: Number of things.
+        limit: How many to choose, 2 or more.
+        always: Positions to choose in any case, in place of their neighbours.
 
     Returns:
-        positions from 0, rising, at most `limit` and those of `always`.
+        Rising positions from 0: at most `limit`, and those of `always`.
     """
     if count <= limit:
         return list(range(count))
-    # Squares; but no position twice, where they lie closer together than one.
+    # Squares; max() keeps positions apart where these lie closer together than one.
     chosen = [max(number, int((count - 1) * (number / (limit - 1)) ** 2 + 0.5)) for number in range(limit)]
     for position in always:
         if position not in chosen:
@@ -196,10 +196,10 @@ def _config(workdir: Path) -> dict[str, Any]:
 
 
 def _log(workdir: Path, file: str, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """Line by line, so that the message can name the one that is damaged."""
+    """Reads a log line by line, so that the message can name a damaged line."""
     path = workdir / file
     rows = []
-    content = path.read_bytes() if path.exists() else b""  # there is none where the run has just begun
+    content = path.read_bytes() if path.exists() else b""  # a run that has just begun has none
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
             row = json.loads(line)

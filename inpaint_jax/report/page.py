@@ -1,4 +1,4 @@
-"""The page: HTML with everything inside, no scripts, nothing from elsewhere."""
+"""The page: one HTML document that holds everything, runs no scripts and loads nothing."""
 
 import importlib.resources
 import itertools
@@ -22,7 +22,7 @@ _VALIDATION_COLUMNS = {
     "validation/hole_psnr_unguided": ("without sketches", "{:.2f}"),
     "validation/mae": ("MAE (%)", "{:.3f}"),
 }
-# The page may hold its own style and pictures, and load nothing.
+# The page may use its own style and pictures, and may load nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -30,7 +30,7 @@ def render(run: Run) -> str:
     """The report as one HTML document.
 
     Args:
-        run: see `facts.gather`. Its files are opened for the pictures.
+        run: The run, see `facts.gather`. Its files are opened for the pictures.
     """
     sections = {
         "curves": ("Curves", _curves(run)),
@@ -74,7 +74,7 @@ def render(run: Run) -> str:
 
 
 def _tiles(run: Run) -> str:
-    """The figures that a reader wants first."""
+    """The figures that a reader looks for first."""
     tiles = []
     if run.rows:
         last = run.rows[-1]
@@ -150,7 +150,7 @@ def _validation_table(run: Run) -> str:
 
 
 def _sheets(run: Run) -> str:
-    """The sheets over time, and the names of those that should be there and cannot be read."""
+    """The sheets over time, and the names of those that cannot be read."""
     if not run.sheets:
         return ""
     losses = {row["step"]: row for row in run.validations}
@@ -218,7 +218,7 @@ def _config(run: Run) -> str:
 
 
 def _environments(run: Run) -> str:
-    """Each of them once, with the steps that the run was started from with it."""
+    """Every environment once, with the steps at which the run was started in it."""
     starts: dict[str, list[Mapping[str, Any]]] = {}
     for line in run.environments:
         same = {name: value for name, value in line.items() if name not in ("step", "time")}
@@ -235,7 +235,7 @@ def _environments(run: Run) -> str:
 
 
 def _fields(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Names and values, a box for each group."""
+    """Names and values, with a box for each group."""
     boxes = []
     for heading, fields in groups.items():
         pairs = "".join(f"<dt>{escape(str(name))}</dt><dd>{_value(value)}</dd>" for name, value in fields.items())
@@ -258,14 +258,14 @@ def _plots(pictures: Iterable[Picture]) -> str:
 
 
 def _figure(picture: Picture, caption: str = "") -> str:
-    """Caption as HTML."""
+    """A figure; the caption is HTML."""
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
     size = f'width="{picture.width}" height="{picture.height}"'
     return f'<figure><img src="{picture.uri}" alt="{escape(picture.alt)}" {size}>{below}</figure>\n'
 
 
 def _table(caption: str, head: str, lines: Sequence[str]) -> str:
-    # A wide table is scrolled in its box, by keyboard too; the page never is.
+    # A wide table scrolls in its box, also by keyboard; the page itself never scrolls sideways.
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption>{head}<tbody>{''.join(lines)}</tbody></table></div>\n"
@@ -278,7 +278,7 @@ def _table_head(first: str, others: Iterable[str]) -> str:
 
 
 def _table_row(first: str, cells: Iterable[str], kind: str = "") -> str:
-    """Cells as HTML."""
+    """A row of a table; the cells are HTML."""
     marked = f' class="{kind}"' if kind else ""
     return f'<tr{marked}><th scope="row">{escape(first)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
 

@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-_PANEL_INCHES = (4.9, 3.3)  # on a phone the letters are still large enough
-# Where the reader's browser is dark, so are the plots; a viewer that does not know the rule shows them on white.
+_PANEL_INCHES = (4.9, 3.3)  # letters are still large enough on a phone
+# Plots follow the dark mode of the browser; a viewer that does not know the rule shows them on white.
 _SVG_COLOURS = """
 :root { --ink: #1c1c1e; --paper: #ffffff; --grid: #b0b0b0; fill: var(--ink) }
 @media (prefers-color-scheme: dark) { :root { --ink: #d8d8dc; --paper: #1b1c20; --grid: #6a6a70 } }
 """
 
-_KEPT_BYTES = 64 * 1024  # smaller files are taken as they are
+_KEPT_BYTES = 64 * 1024  # smaller files are kept as they are
 _LARGEST = (1100, 4400)  # pixels; eight samples of 256 x 256 fit
 _QUALITY = 80
 
@@ -29,10 +29,10 @@ class Picture:
     """A picture in a page.
 
     Attributes:
-        uri: data:…
-        alt: what it shows, for those who do not see it.
-        width: in CSS pixels.
-        height: likewise.
+        uri: The picture as a data URI.
+        alt: What it shows, for readers who do not see it.
+        width: Width in CSS pixels.
+        height: Height in CSS pixels.
     """
 
     uri: str
@@ -42,13 +42,13 @@ class Picture:
 
 
 def panels(figure: Figure) -> list[Picture]:
-    """Every panel of a figure as a picture of its own, so that they can stand below each other on a phone.
+    """Makes every panel of a figure a picture of its own, so that they fit below each other on a phone.
 
     Args:
-        figure: of `visualize`, a grid of panels; changed on the way.
+        figure: A figure of `visualize`, a grid of panels. It is changed.
 
     Returns:
-        SVGs that follow the colour scheme of their reader; panels without a line are left out.
+        SVGs that follow the colour scheme of the reader; panels without a line are left out.
     """
     every = figure.axes
     grid = every[0].get_gridspec()
@@ -63,12 +63,12 @@ def _panel(figure: Figure, axes: Axes) -> Picture:
         other.set_visible(other is axes)
     if axes.get_legend():
         axes.get_legend().remove()
-    # Below the axes, where it covers no line.
+    # The legend goes below the axes, where it covers no line.
     bottom = axes.get_tightbbox().transformed(axes.transAxes.inverted()).y0
     columns = 2 if max(len(line.get_label()) for line in axes.lines) < 24 else 1
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, bottom), ncols=columns, frameon=False)
     file = io.StringIO()
-    # The salt makes the names inside the same every time.
+    # With a salt, the names inside are the same every time.
     with matplotlib.rc_context({"svg.hashsalt": "inpaint_jax"}):
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
@@ -88,14 +88,14 @@ def _in_words(axes: Axes) -> Iterator[str]:
 
 
 def photo_sheet(path: Path, alt: str) -> Picture | None:
-    """A sheet of photos; large ones are made smaller and encoded as WebP.
+    """Reads a sheet of photos; a large one is shrunk and encoded as WebP.
 
     Args:
-        path: of the file.
-        alt: what it shows.
+        path: Path of the file.
+        alt: What it shows.
 
     Returns:
-        the picture, or None if the file cannot be read: a run may be writing it, or was killed while it did.
+        The picture, or None if the file cannot be read: a run may be writing it, or was killed while writing it.
     """
     try:
         content = path.read_bytes()

@@ -1,7 +1,7 @@
-"""Pictures of results and runs, for training sheets, evaluation, reports and notebooks alike.
+"""Pictures of results and runs, for training, evaluation, reports and notebooks.
 
-Functions take arrays and return arrays or matplotlib figures; they compute no network and save nothing. What the
-figures of the attention are drawn of comes from `inpaint_jax.inspection`.
+Functions take arrays and return arrays or matplotlib figures. They run no network and save nothing. The arrays behind
+the figures of the attention come from `inpaint_jax.inspection`.
 """
 
 from inpaint_jax.visualize.attention import attended, refined_maps, trajectory

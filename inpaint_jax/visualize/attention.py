@@ -1,6 +1,6 @@
 """What the temperatures do: the paper's Figs. 1c and 1d, and where the heads look.
 
-Maps are those of the attention, a quarter of the photo's size; a cell of one is 4 x 4 pixels of the photo.
+Maps are those of the attention, at a quarter of the photo's size; a cell of a map is 4 x 4 pixels of the photo.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,21 +25,21 @@ def trajectory(
     learned: np.ndarray,
     learned_temperature: float,
 ) -> Figure:
-    """The way of a refined query patch through a sweep of temperatures, among the known patches (Fig. 1c).
+    """The path of a refined query patch through a sweep of temperatures, among the known patches (Fig. 1c).
 
-    The plane is that of the two principal components of the known patches. From cold to warm the way leads from the
-    most similar known patch to the mean of all, where the components are zero.
+    The plane is that of the first two principal components of the known patches. From cold to warm, the path leads
+    from the most similar known patch to the mean of all, where the components are zero.
 
     Args:
         known: [N, D] the valid key patches of an image.
         refined: [T, D] the query's refined patch at each temperature.
         temperatures: [T], rising.
-        best: number of the key that is most similar to the query.
+        best: Number of the key that is most similar to the query.
         learned: [D] the refined patch at the learned temperature.
-        learned_temperature: the learned temperature itself.
+        learned_temperature: The learned temperature.
 
     Returns:
-        a figure of one panel; how much of the patches' variance an axis holds is written on it.
+        A figure of one panel. Each axis names its share of the variance of the patches.
     """
     centre, axes_of, shares = principal_components(known, 2)
     known, refined = (known - centre) @ axes_of.T, (refined - centre) @ axes_of.T
@@ -81,18 +81,18 @@ def refined_maps(
 ) -> Figure:
     """The refined map of each head at each temperature, principal components as colours (Fig. 1d).
 
-    Every row has one basis and one range of colours, those of the embedded features, so that its panels compare: what
-    is smooth has lost detail.
+    Every row has one basis and one range of colours, those of the embedded features, so that its panels can be
+    compared: a smooth panel has lost detail.
 
     Args:
         embedded: F_e of each head, [H, W, C'].
         refined: F_r of each head, [T, H, W, C'].
         temperatures: [T].
         mask: bool [H, W], True = missing.
-        learned: the learned temperature of each head, written over the panel that comes nearest to it.
+        learned: The learned temperature of each head, written over the panel nearest to it.
 
     Returns:
-        a figure with a row for each head: its embedded features, then its refined map at each temperature.
+        A figure with a row for each head: its embedded features, then its refined map at each temperature.
     """
     figure, panels = picture_panels(len(embedded), 1 + len(temperatures), side=1.7)
     for head, row in enumerate(panels):
@@ -123,22 +123,22 @@ def attended(
 ) -> Figure:
     """Where a query pixel looks: the weights of its keys over the photo, for each head or temperature.
 
-    Every panel has its own scale, from nothing to its largest weight. Under its title stands that weight, and over how
-    many patches the weights are spread: exp of their entropy, 1 when one key has everything. Where more than 1 % of the
-    weight lies in the padding behind the photo, its share stands there, too.
+    Every panel has its own scale, from zero to its largest weight. Its title has that weight, and over how many patches
+    the weights are spread: exp of their entropy, which is 1 if one key has all the weight. If more than 1 % of the
+    weight lies in the padding behind the photo, the title has that share, too.
 
     Args:
         image: uint8 [H, W, 3].
         mask: bool [H, W], True = missing.
         query: row and column on the map of the attention, whose cells have `cell` pixels a side.
-        weights: [h, w] each; a key stands where the centre of its patch is, what is no key is 0. What a sum lacks to
-            one lies in the padding.
-        titles: of the panels.
-        patch_size: s; the query's patch is framed.
-        cell: pixels of the photo that a pixel of the map stands for.
+        weights: [h, w] each, with the weight of a key at the centre of its patch and 0 elsewhere. Where a sum is below
+            one, the rest lies in the padding.
+        titles: Titles of the panels.
+        patch_size: s; a frame shows the query's patch.
+        cell: Side, in pixels of the photo, of a pixel of the map.
 
     Returns:
-        a figure: the photo with hole and query, then a panel for each entry of `weights`.
+        A figure: the photo with hole and query, then a panel for each entry of `weights`.
     """
     figure, panels = picture_panels(1, 1 + len(weights), side=2.5)
     grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1) / 255
@@ -159,15 +159,15 @@ def attended(
 
 
 def principal_components(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The directions in which points spread most.
+    """The directions in which points vary most.
 
     Args:
         points: [N, D].
-        count: how many directions; where there are fewer, the rest are zero.
+        count: Number of directions; if there are fewer, the rest are zero.
 
     Returns:
-        the mean [D]; the directions [count, D], of unit length; and the share of the variance of each [count]. The
-        sign of a direction makes its largest entry positive, so that figures of the same data look the same.
+        The mean [D], the directions [count, D] of unit length, and the share of the variance of each [count]. The sign
+        of a direction makes its largest entry positive, so that figures of the same data look the same.
     """
     centre = points.mean(axis=0)
     _, lengths, directions = np.linalg.svd(points - centre, full_matrices=False)
@@ -179,7 +179,7 @@ def principal_components(points: np.ndarray, count: int) -> tuple[np.ndarray, np
 
 
 def spread(weights: np.ndarray) -> float:
-    """Over how many keys weights of any sum are spread: exp of their entropy; n for n equal weights, 0 for none."""
+    """Over how many keys weights of any sum are spread: exp of their entropy, n for n equal weights, 0 for none."""
     positive = weights[weights > 0].astype(np.float64)
     if not positive.size:
         return 0.0
@@ -188,15 +188,15 @@ def spread(weights: np.ndarray) -> float:
 
 
 def _overlay(axes: Axes, weight: np.ndarray, cell: int) -> None:
-    """Weights in [0, 1] over a photo, the more opaque the larger."""
+    """Draws weights in [0, 1] over a photo, larger ones more opaque."""
     colours = colormaps[SEQUENTIAL](weight)
-    colours[..., 3] = np.sqrt(weight)  # small weights can be seen, too
+    colours[..., 3] = np.sqrt(weight)  # so that small weights show, too
     height, width = weight.shape
     axes.imshow(colours, interpolation="nearest", extent=(0, cell * width, cell * height, 0))
 
 
 def _colours_of(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function maps -> colours in [0, 1] by the three principal components of features [H, W, C']."""
+    """A function from maps to colours in [0, 1], by the first three principal components of features [H, W, C']."""
     centre, directions, _ = principal_components(features.reshape(-1, features.shape[-1]), 3)
     projected = (features - centre) @ directions.T
     low, high = np.percentile(projected.reshape(-1, 3), (1, 99), axis=0)

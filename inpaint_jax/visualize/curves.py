@@ -1,4 +1,4 @@
-"""Curves of runs and of evaluations, and how temperatures and mask ratios are distributed."""
+"""Curves of runs and evaluations, and distributions of temperatures and mask ratios."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +11,13 @@ from inpaint_jax.visualize.style import COLOURS, logarithmic
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """A run at one glance: losses, hole PSNR on the validation set, and the temperature of every head (Fig. 6).
+    """A run at a glance: losses, hole PSNR on the validation set, and the temperature of every head (Fig. 6).
 
     Args:
-        rows: the lines of metrics.jsonl, see `writers.read_metrics`.
+        rows: Lines of metrics.jsonl, see `writers.read_metrics`.
 
     Returns:
-        a figure of four panels; the axis of the temperatures as in `temperature_curves`.
+        A figure of four panels. The axis of the temperatures is as in `temperature_curves`.
     """
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     panels = figure.subplots(2, 2)
@@ -68,13 +68,13 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def temperature_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """The temperatures of several runs over training, a panel for each run on common axes (Fig. 6).
+    """The temperatures of several runs over training (Fig. 6), with a panel for each run on common axes.
 
     Args:
         runs: name -> lines of metrics.jsonl, see `writers.read_metrics`.
 
     Returns:
-        a figure; the axis is logarithmic, but for a band around zero where a run's temperatures reach below it.
+        A figure. The axis is logarithmic, with a linear band around zero if temperatures fall below it.
     """
     columns = min(3, max(1, len(runs)))
     rows = -(-max(1, len(runs)) // columns)
@@ -83,20 +83,20 @@ def temperature_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
     for (run, lines), axes in zip(runs.items(), panels):
         _plot(axes, lines, _heads(lines), title=run, ylabel="t")
     for axes in list(panels):
-        axes.set_visible(False)  # what is left over of the last row
+        axes.set_visible(False)  # unused panels of the last row
     lowest = min((_lowest(lines, _heads(lines)) for lines in runs.values()), default=1.0)
     logarithmic(figure.axes[0].yaxis, lowest)
     return figure
 
 
 def metrics_by_ratio(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Each metric against the mask ratio, a line for each method.
+    """Each metric against the mask ratio, with a line for each method.
 
     Args:
-        rows: of an evaluation, with method, bin, mae, psnr, ssim, fid; the row "all" is left out.
+        rows: Rows of an evaluation, with method, bin, mae, psnr, ssim, fid. The row "all" is left out.
 
     Returns:
-        a figure with a panel for each metric that was computed.
+        A figure with a panel for each metric that was computed.
     """
     shown = {"mae": "MAE (%)", "psnr": "PSNR (dB)", "ssim": "SSIM", "fid": "FID"}
     shown = {name: label for name, label in shown.items() if any(row.get(name) is not None for row in rows)}
@@ -123,15 +123,15 @@ def metrics_by_ratio(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def temperature_distribution(ratios: np.ndarray, temperatures: np.ndarray) -> Figure:
-    """The temperatures of many images: against their mask ratio, and how they are distributed.
+    """The temperatures of many images: against the mask ratio, and their distribution.
 
     Args:
-        ratios: [N] share of missing pixels.
-        temperatures: [N, K] of every head.
+        ratios: [N], share of missing pixels.
+        temperatures: [N, K], one for every head.
 
     Returns:
-        a figure of two panels with common temperatures: a point for each image with the median of every tenth of the
-        ratio, and a histogram. The axis is logarithmic, but for a band around zero where temperatures reach below it.
+        A figure of two panels with a common axis of temperatures, as in `temperature_curves`: a point for each image,
+        with the median of every tenth of the ratio, and a histogram.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     scatter, histogram = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
@@ -153,13 +153,13 @@ def temperature_distribution(ratios: np.ndarray, temperatures: np.ndarray) -> Fi
 
 
 def psnr_by_temperature(temperatures: np.ndarray, psnr: np.ndarray, learned: np.ndarray, learned_psnr: float) -> Figure:
-    """What a model makes of temperatures that are set by hand, beside what it makes of its own.
+    """How good a model is at temperatures set by hand, and at its own.
 
     Args:
-        temperatures: [T] that all heads were set to.
-        psnr: [T] in dB, inside the holes, mean over the images.
-        learned: [K] median of the learned temperature of each head.
-        learned_psnr: in dB, with the learned temperatures.
+        temperatures: [T], the temperatures that all heads were set to.
+        psnr: [T], hole PSNR in dB, mean over the images.
+        learned: [K], median of the learned temperature of each head.
+        learned_psnr: Hole PSNR in dB, with the learned temperatures.
 
     Returns:
         a figure of one panel.
@@ -183,10 +183,10 @@ def ratio_histogram(ratios: Mapping[str, np.ndarray]) -> Figure:
     """How much of the image the masks of each kind cover.
 
     Args:
-        ratios: kind -> [N] share of missing pixels.
+        ratios: kind -> [N], share of missing pixels.
 
     Returns:
-        a figure of one panel; the legend has the mean and the range from the 5th to the 95th percentile.
+        A figure of one panel. The legend has the mean and the range from the 5th to the 95th percentile.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -208,7 +208,7 @@ def ratio_histogram(ratios: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _temperature_bins(temperatures: np.ndarray) -> np.ndarray:
-    """Edges of thirty bins, even on the axis that `temperature_distribution` has."""
+    """Edges of thirty bins, evenly spaced on the axis of `temperature_distribution`."""
     low, high = temperatures.min(), temperatures.max()
     if low <= 0:
         return np.linspace(low, high + 1e-12, 31)
@@ -216,13 +216,13 @@ def _temperature_bins(temperatures: np.ndarray) -> np.ndarray:
 
 
 def _heads(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What the temperatures are called in rows of metrics.jsonl -> label."""
+    """Name of each temperature in metrics.jsonl -> its label."""
     names = sorted({name for row in rows for name in row if name.startswith("temperature/")})
     return {name: name.removeprefix("temperature/").replace("_", " ") for name in names}
 
 
 def _lowest(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> float:
-    """The lowest temperature that was logged as a number; 1 if none was."""
+    """The lowest temperature that was logged as a number, or 1 if there is none."""
     return min((row[name] for row in rows for name in names if row.get(name) is not None), default=1.0)
 
 

@@ -10,18 +10,18 @@ _HEADING = 22
 
 
 def image_sheet(columns: Mapping[str, np.ndarray], *, scale: int = 1) -> np.ndarray:
-    """Pictures side by side, one row a sample, with a heading over every column.
+    """Puts pictures side by side, one row per sample, with a heading over every column.
 
     Args:
-        columns: heading -> [N, H, W, 3], uint8, or float in [0, 1]; or [N, H, W], bool as well (True is white). All of
-            the same size.
-        scale: how many pixels of the sheet, by either side, one of a picture takes.
+        columns: heading -> [N, H, W, 3] or [N, H, W], all of the same size; uint8, float in [0, 1], or bool (True is
+            white).
+        scale: Side, in pixels of the sheet, of one pixel of a picture.
 
     Returns:
         uint8 [height, width, 3].
 
     Raises:
-        ValueError: the columns differ in number or size.
+        ValueError: The columns differ in number or size.
     """
     shapes = {name: np.shape(images) for name, images in columns.items()}
     if len({shape[:3] for shape in shapes.values()}) != 1:
@@ -43,16 +43,16 @@ def image_sheet(columns: Mapping[str, np.ndarray], *, scale: int = 1) -> np.ndar
 def network_input(
     images: np.ndarray, masks: np.ndarray, colour: np.ndarray, sketches: np.ndarray | None = None
 ) -> np.ndarray:
-    """What a generator is given, as pictures: holes in one colour, and the lines of the sketches in them white.
+    """The input of a generator as pictures: holes in one colour, with the lines of the sketches in white.
 
     Args:
         images: [N, H, W, 3], uint8, or float in [0, 1].
         masks: bool [N, H, W], True = missing.
-        colour: [3] of the holes, of the images' type.
+        colour: [3], colour of the holes, of the images' type.
         sketches: bool [N, H, W], True = line.
 
     Returns:
-        of the images' shape and type.
+        Pictures of the images' shape and type.
     """
     images = np.where(masks[..., None], colour, images)
     if sketches is None:
@@ -62,7 +62,7 @@ def network_input(
 
 
 def _heading_font(headings: Iterable[str], width: int) -> ImageFont.FreeTypeFont:
-    """The largest in which all headings fit over their columns; 8 px can be read, if only just."""
+    """The largest font in which all headings fit over their columns; 8 px is barely readable."""
     for size in range(14, 8, -1):
         font = ImageFont.load_default(size=size)
         if max(font.getlength(heading) for heading in headings) <= width:

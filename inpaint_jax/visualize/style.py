@@ -1,4 +1,4 @@
-"""What all figures share: colours that colour-blind readers can tell apart too, and panels that show a picture."""
+"""What all figures share: colours that colour-blind readers can tell apart, and panels that show a picture."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,19 +11,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's palette."""
 
 SEQUENTIAL = "viridis"
-"""Colour map of temperatures and of weights: even in lightness, so that it also reads in grey."""
+"""Colour map of temperatures and weights: uniform in lightness, so that it also reads in grey."""
 
 
 def picture_panels(rows: int, columns: int, side: float = 2.2) -> tuple[Figure, np.ndarray]:
-    """A figure for pictures, without axes.
+    """Makes a figure for pictures, without ticks.
 
     Args:
-        rows: of panels.
-        columns: of panels.
-        side: of a panel, in inches.
+        rows: Number of rows of panels.
+        columns: Number of columns of panels.
+        side: Side of a panel, in inches.
 
     Returns:
-        the figure, and its axes as an array [rows, columns].
+        The figure, and its axes as an array [rows, columns].
     """
     figure = Figure(figsize=(side * columns, (side + 0.3) * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
@@ -33,7 +33,7 @@ def picture_panels(rows: int, columns: int, side: float = 2.2) -> tuple[Figure, 
 
 
 def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draws a picture with hard pixels, [H, W] or [H, W, 3 or 4], uint8 or float in [0, 1], over its own pixel grid."""
+    """Draws a picture pixel by pixel: [H, W] or [H, W, 3 or 4], uint8 or float in [0, 1]."""
     height, width = image.shape[:2]
     white = 255 if image.dtype == np.uint8 else 1
     axes.imshow(image, cmap="gray", vmin=0, vmax=white, interpolation="nearest", extent=(0, width, height, 0))
@@ -42,12 +42,12 @@ def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
 
 
 def outline(axes: Axes, mask: np.ndarray, cell: int = 1) -> None:
-    """Draws the border of a hole along its pixels, white on black, so that it shows on any photo.
+    """Draws the border of a hole along its pixels, white on black to show on any photo.
 
     Args:
-        axes: of a picture.
+        axes: Axes that show a picture.
         mask: bool [H, W], True = missing.
-        cell: how many pixels of the picture one of the mask stands for.
+        cell: Side, in pixels of the picture, of one pixel of the mask.
     """
     padded = np.pad(mask.astype(np.int8), 1)
     rows, columns = (np.argwhere(np.diff(padded, axis=axis)) for axis in (0, 1))
@@ -58,11 +58,11 @@ def outline(axes: Axes, mask: np.ndarray, cell: int = 1) -> None:
 
 
 def logarithmic(axis: Axis, lowest: float) -> None:
-    """Makes an axis of temperatures logarithmic, with ticks written out: 0.01, 0.02, 0.05.
+    """Makes an axis of temperatures logarithmic, with plain numbers at its ticks: 0.01, 0.02, 0.05.
 
     Args:
-        axis: of a panel.
-        lowest: of the temperatures; where it is not above zero, a band around zero is linear.
+        axis: Axis of a panel.
+        lowest: The lowest temperature. If it is not above zero, a band around zero is linear.
     """
     if lowest <= 0:
         set_scale = axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale
@@ -75,5 +75,5 @@ def logarithmic(axis: Axis, lowest: float) -> None:
 
 
 def number(value: float) -> str:
-    """A temperature or a weight as a title shows it: 0.0042, 0.31, 12."""
+    """Formats a temperature or a weight for a title: 0.0042, 0.31, 12."""
     return f"{value:.2g}" if value < 100 else f"{value:.0f}"
