@@ -50,6 +50,9 @@ STUDIES = {
         "no_zoom": {"data.zoom": 1.0},
         "no_average": {"optimizer.ema_decay": 0.0},
         "constant_rate": {"optimizer.schedule": "constant"},
+        "no_clip": {"optimizer.clip_norm": 0.0},
+        "fast_rate": {"optimizer.generator_learning_rate": 3e-3, "optimizer.beta2": 0.9, "optimizer.clip_norm": 0.0},
+        "constant_temperature": {"model.constant_temperature": 0.7},
         "critic": {"loss.adversarial_weight": 0.001},
     },
 }
