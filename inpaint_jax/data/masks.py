@@ -284,8 +284,8 @@ def open_masks(spec: str, size: int) -> MaskSource:
     hole; both are joined by &.
 
     Raises:
-      ValueError: an unknown spec or option, or no image file in the folder.
-      FileNotFoundError: no such folder.
+      UserError: an unknown spec or option, or no image file in the folder.
+      MissingFile: no such folder.
     """
     if spec == "freeform":
         return FreeFormMasks(size)
@@ -298,7 +298,7 @@ def open_masks(spec: str, size: int) -> MaskSource:
             (option.removeprefix("missing=") for option in options if option.startswith("missing=")), "white"
         )
         if missing not in get_args(Missing):
-            raise ValueError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
+            raise UserError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
         others = "&".join(option for option in options if not option.startswith("missing="))
         return FolderMasks(open_source(f"{folder}?{others}" if others else folder), size, missing)
-    raise ValueError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")
+    raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")

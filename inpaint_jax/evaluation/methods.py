@@ -22,7 +22,7 @@ def check(method: str) -> None:
     """Says which methods there are besides models.
 
     Raises:
-        ValueError: `method` is none of `NAMES`, or the library that it needs is not installed.
+        UserError: `method` is none of `NAMES`, or the library that it needs is not installed.
     """
     if method != SPLINE:
         classical.check(method, NAMES)
