@@ -110,7 +110,8 @@ def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, l
       bool [height, width], True = missing; low < mean <= high.
 
     Raises:
-      ValueError: the range is empty, or too narrow for strokes on so small an image.
+      ValueError: the range is empty.
+      UserError: it is too narrow for strokes on so small an image.
     """
     if not 0 <= low < high <= 1:
         raise ValueError(f"A mask ratio must lie in a range within 0 and 1, not ({low}, {high}].")
@@ -128,7 +129,9 @@ def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, l
             return mask
     if mask.mean() > low:
         return mask
-    raise ValueError(f"No strokes cover between {low} and {high} of {height} x {width} pixels; widen the range.")
+    raise UserError(
+        f"No strokes cover between {low} and {high} of {height} x {width} pixels; widen the range or take larger ones."
+    )
 
 
 def square_mask(

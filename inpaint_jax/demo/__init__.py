@@ -1,1 +1,1 @@
-"""The web page: `python -m inpaint_jax.demo`. User interface only."""
+"""The web page: `inpaint-jax demo`. User interface only."""

@@ -32,7 +32,7 @@ def check_fits(config: Mapping[str, Any], params: Any, where: str | Path) -> Non
         image = jax.ShapeDtypeStruct((1, _SIDE, _SIDE, 3), jnp.float32)
         mask = jax.ShapeDtypeStruct(image.shape[:3], jnp.float32)
         sketch = mask if config["model"].get("sketch") else None
-        expected = jax.eval_shape(generator.init, jax.random.key(0), image, mask, sketch)["params"]
+        expected = jax.eval_shape(generator.init, jax.eval_shape(jax.random.key, 0), image, mask, sketch)["params"]
     except Exception as error:  # a field of any type at all may stand there
         reason = " ".join(str(error).split())
         raise UserError(f"The config of {where} describes no model ({reason}); put back that of the run.") from error

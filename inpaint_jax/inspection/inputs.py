@@ -184,7 +184,7 @@ def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dic
 
 
 def evaluation_sketches(workdir: str | Path) -> str:
-    """What evaluate.py is to be given as --sketches for a run, as far as its own sketches serve.
+    """What inpaint-jax evaluate is to be given as --sketches for a run, as far as its own sketches serve.
 
     Args:
         workdir: of the run.
@@ -216,7 +216,7 @@ def sketch_steps(
 ) -> dict[str, np.ndarray]:
     """How a sketch is made of a photo, step by step (Fig. 11).
 
-    As `python -m inpaint_jax.sketching` does it, of the whole photo; what is shown is the middle of each step.
+    As `inpaint-jax sketch` does it, of the whole photo; what is shown is the middle of each step.
 
     Args:
         data: photos, as in configs; the first ones are taken.

@@ -210,9 +210,7 @@ def _evaluations_below(workdir: Path, remarks: list[str]) -> Iterator[Evaluation
         inner[:] = sorted(name for name in inner if name not in _NOT_SEARCHED)
         name = os.path.relpath(folder, workdir)
         if _UNFINISHED_FILE in files:
-            remarks.append(
-                f"The evaluation in {name} is not finished: inpaint-jax evaluate --resume goes on."
-            )
+            remarks.append(f"The evaluation in {name} is not finished: inpaint-jax evaluate --resume goes on.")
         elif _EVALUATION_FILE in files:
             try:
                 yield _evaluation(Path(folder), name)
