@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inpaint_jax.checkpoints import load_config
+from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
 
 CONFIG_FILE = "config.json"
@@ -49,11 +51,12 @@ def check_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
         config: nested dict, as JSON can hold.
 
     Raises:
-        ValueError: the folder holds a run of another config; the message names the fields that differ.
+        UserError: the folder holds a run of another config, and the message names the fields that differ; or a damaged
+            one.
     """
     path = Path(workdir) / CONFIG_FILE
     if path.exists():
-        old = LATER_FIELDS | flatten(json.loads(path.read_text()))
+        old = LATER_FIELDS | flatten(load_config(workdir))
         new = LATER_FIELDS | flatten(json.loads(json.dumps(config)))
         bound = BOUND_FIELDS + (BOUND_BY_COSINE if new["optimizer.schedule"] == "cosine" else ())
         differing = [
@@ -62,7 +65,7 @@ def check_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
             if old.get(name) != new.get(name) and (name in bound or not name.startswith(FREE_FIELDS))
         ]
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"{workdir} belongs to a run with another config ({'; '.join(differing)}). "
                 "Give another --workdir, or the old values to go on with that run."
             )
@@ -76,7 +79,7 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> None:
         config: nested dict, as JSON can hold.
 
     Raises:
-        ValueError: as `check_workdir`.
+        UserError: as `check_workdir`.
     """
     check_workdir(workdir, config)
     path = Path(workdir) / CONFIG_FILE

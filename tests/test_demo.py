@@ -491,8 +491,8 @@ def test_command_that_cannot_start(tiny_workdir, unguided, arguments, sentence):
     arguments = [argument.format(workdir=tiny_workdir, taken=taken) for argument in ["--port=0", *arguments]]
     command = [sys.executable, "-m", "inpaint_jax.demo", *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("demo: ")
+    assert last.startswith("inpaint-jax demo: ")
     assert sentence in last
     assert "Traceback" not in done.stderr

@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inpaint_jax import inference
 from inpaint_jax.checkpoints import load_generator
-from inpaint_jax.inference.export import UnusableModel, export
+from inpaint_jax.errors import UserError
+from inpaint_jax.inference.export import export
 from inpaint_jax.inference.inpainter import Inpainter, as_bool, padded_side
 from inpaint_jax.nets.attention import masked_patch_attention
 
@@ -262,7 +263,7 @@ def test_an_exported_file_is_the_same_model(inpainter, tiny_workdir, tmp_path):
     image, mask = sample(64, 64)
     np.testing.assert_array_equal(exported(image, mask), inpainter(image, mask))
     assert (exported.config, exported.step) == (inpainter.config, inpainter.step)
-    with pytest.raises(UnusableModel, match=r"holds the generator of step \d alone, not of step 77"):
+    with pytest.raises(UserError, match=r"holds the generator of step \d alone, not of step 77"):
         Inpainter.load(tmp_path / "tiny.safetensors", step=77)
 
 
@@ -274,7 +275,7 @@ def test_what_is_no_model_gets_a_sentence(tiny_workdir, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 77"):
         Inpainter.load(tiny_workdir, step=77)
     (tmp_path / "photo.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(UnusableModel, match="is no exported model"):
+    with pytest.raises(UserError, match="is no exported model"):
         Inpainter.load(tmp_path / "photo.safetensors")
 
 

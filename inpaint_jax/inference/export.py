@@ -1,7 +1,5 @@
 """One file to publish: the generator's parameters with the config inside, as safetensors.
 
-inpaint-jax export --checkpoint=runs/places2 --output=places2.safetensors [--step=1000]
-
 The file reads without executing anything that it holds. Its metadata (strings, as safetensors has it) are `format`,
 `format_version`, `inpaint_jax` (our version), `step` and `config` (config.json as it stands, the paths of its data
 included). A tensor is named by its path: "coarse/GatedConv_0/conv/kernel".
@@ -16,21 +14,17 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
-from absl import app, flags
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inpaint_jax import __version__, checkpoints
-from inpaint_jax.errors import UserError
+from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
+from inpaint_jax.inference.fit import check_fits
 
 logger = logging.getLogger("inpaint_jax")
 
 FORMAT = "inpaint_jax generator"
 FORMAT_VERSION = "1"
-
-
-class UnusableModel(UserError):
-    """A file that is no exported model of ours; the message says what to give instead."""
 
 
 def write_model(path: str | Path, params: Any, config: Mapping[str, Any], step: int) -> None:
@@ -65,26 +59,33 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
         parameters (nested dict of numpy arrays), config and step.
 
     Raises:
-        UnusableModel: the file is of another kind, damaged, or of a later format than this version knows.
-        FileNotFoundError: there is no such file.
+        MissingFile: there is no such file.
+        UserError: the file is of another kind, damaged, or of a later format than this version knows.
     """
+    if not Path(path).is_file():
+        raise MissingFile(
+            f"There is no file {path}; give the workdir of a run, or a file that inpaint-jax export wrote."
+        )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
     except safetensors.SafetensorError as error:
-        raise UnusableModel(
+        raise UserError(
             f"{path} is no exported model ({error}); give the workdir of a run, or a file that "
             "inpaint-jax export wrote."
         ) from error
     if metadata.get("format") != FORMAT:
-        raise UnusableModel(f"{path} holds tensors, but not those of a generator that inpaint-jax export wrote.")
-    if metadata["format_version"] != FORMAT_VERSION:
-        raise UnusableModel(
-            f"{path} has format {metadata['format_version']}, written by inpaint_jax {metadata['inpaint_jax']}; "
+        raise UserError(f"{path} holds tensors, but not those of a generator that inpaint-jax export wrote.")
+    if (version := metadata.get("format_version")) != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {version}, written by inpaint_jax {metadata.get('inpaint_jax')}; "
             f"inpaint_jax {__version__} reads format {FORMAT_VERSION}: update inpaint_jax."
         )
-    return unflatten_dict(tensors, sep="/"), json.loads(metadata["config"]), int(metadata["step"])
+    try:
+        return unflatten_dict(tensors, sep="/"), json.loads(metadata["config"]), int(metadata["step"])
+    except (KeyError, ValueError, TypeError) as error:  # TypeError: of tensors "a" and "a/b"
+        raise UserError(f"The metadata of {path} is damaged ({error}); export the model once more.") from error
 
 
 def export(workdir: str | Path, output: str | Path, step: int | None = None) -> int:
@@ -99,35 +100,13 @@ def export(workdir: str | Path, output: str | Path, step: int | None = None) -> 
         the step.
 
     Raises:
-        FileNotFoundError: there is no such run or checkpoint.
+        UserError: there is no such run or checkpoint, or it is damaged.
+        OSError: the file cannot be written.
     """
     config = checkpoints.load_config(workdir)
     params, step = checkpoints.load_generator(workdir, step)
+    check_fits(config, params, workdir)
     write_model(output, params, config, step)
+    size = Path(output).stat().st_size / 2**20
+    logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)
     return step
-
-
-def _define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "The workdir of a training run.", required=True)
-    flags.DEFINE_string("output", None, "The file to write, NAME.safetensors.", required=True)
-    flags.DEFINE_integer("step", None, "Which checkpoint; the best one by default.")
-
-
-def main(argv: list[str]) -> None:
-    """Hands over to `export`."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Flags are written --name=value; what is {argv[1]!r}?")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
-    logger.setLevel(logging.INFO)
-    arguments = flags.FLAGS
-    try:
-        step = export(arguments.checkpoint, arguments.output, arguments.step)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise SystemExit(f"{error}") from error
-    size = Path(arguments.output).stat().st_size / 2**20
-    logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, arguments.output, size)
-
-
-if __name__ == "__main__":
-    _define_flags()
-    app.run(main)

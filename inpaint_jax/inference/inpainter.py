@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from inpaint_jax import checkpoints
+from inpaint_jax.errors import UserError
 from inpaint_jax.inference import export
+from inpaint_jax.inference.fit import check_fits
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.mhtma import head_count
 
@@ -112,19 +114,21 @@ class Inpainter:
             step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
         Raises:
-            FileNotFoundError: there is no such path, or no such checkpoint in it.
-            export.UnusableModel: the path is something else, or a file of another step than `step`.
+            MissingFile: there is no such path, or no such checkpoint in it.
+            UserError: the path is something else, damaged, or a file of another step than `step`.
         """
         path = Path(path).expanduser()
         if path.is_file():
             params, config, saved_step = export.read_model(path)
             if step not in (None, saved_step):
-                raise export.UnusableModel(
-                    f"{path} holds the generator of step {saved_step} alone, not of step {step}."
+                raise UserError(
+                    f"{path} holds the generator of step {saved_step} alone, not of step {step}; leave out --step."
                 )
-            return cls(config, params, saved_step)
-        config = checkpoints.load_config(path)
-        return cls(config, *checkpoints.load_generator(path, step))
+        else:
+            config = checkpoints.load_config(path)
+            params, saved_step = checkpoints.load_generator(path, step)
+        check_fits(config, params, path)
+        return cls(config, params, saved_step)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None) -> np.ndarray:
         """Fills the hole of an image, or of each image of a batch; given pixels come back bit-identical.
