@@ -1,4 +1,4 @@
-"""From a checkpoint to a page that is served until Ctrl-C."""
+"""Serves the page of a model until Ctrl-C."""
 
 import contextlib
 import logging
@@ -33,18 +33,18 @@ def serve(
     """Loads a model and serves the page.
 
     Args:
-        checkpoint: the workdir of a run, or an exported file.
-        step: which checkpoint of a workdir; the best one by default.
-        host: address to listen at.
-        port: 0 for any free one.
-        open_page: whether to open the page in the browser of this machine.
-        pidinet_weights: a file, see `Studio.open`.
-        limits: on what visitors send.
+        checkpoint: The workdir of a run, or an exported file.
+        step: Step of the checkpoint in a workdir; the best one by default.
+        host: Address to listen at.
+        port: Port to listen at; 0 for any free one.
+        open_page: Whether to open the page in the browser of this machine.
+        pidinet_weights: File of PiDiNet's weights, see `Studio.open`.
+        limits: Limits on what visitors send.
 
     Raises:
-        UserError: nothing can listen there, there is no such model, or the file of weights is of no use.
+        UserError: Nothing can listen there, there is no such model, or the file of weights cannot be used.
     """
-    # The limit on uploads is lower. Here once, since to ignore it for a while would do so in all threads.
+    # The limit on uploads is lower. Set once here, because a filter set for a while would hold in all threads.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     listener = _listen(host, port)  # first, since the model takes seconds to load
     try:
@@ -67,8 +67,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # who comes before the server is up waits
-    except (OSError, UnicodeError) as error:  # UnicodeError: of a host that can be no name
+        listener.listen()  # visitors who come before the server is up wait
+    except (OSError, UnicodeError) as error:  # UnicodeError: for a host that is no valid name
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise UserError(

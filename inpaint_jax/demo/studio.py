@@ -84,7 +84,7 @@ class Studio:
             pidinet_weights: File of PiDiNet's weights.
 
         Raises:
-            UserError: there is no such model, or the file of weights is of no use.
+            UserError: There is no such model, or the file of weights cannot be used.
         """
         inpainter = Inpainter.load(checkpoint, step)
         edges = None
@@ -113,8 +113,8 @@ class Studio:
             Filled.
 
         Raises:
-            UserError: no hole, nothing but a hole, a shape that does not fit, no lines for a model that needs them,
-                or too large for the memory.
+            UserError: There is no hole or nothing but a hole, a shape does not fit, the model needs lines and gets
+                none, or the photo is too large for the memory.
         """
         started = time.perf_counter()
         self._check(photo, hole, lines)
@@ -153,7 +153,7 @@ class Studio:
             bool [h, w], True = line; in the photo's proportions, with a shortest side of 256 or less.
 
         Raises:
-            UserError: PiDiNet's weights are not there, or the photo is too narrow.
+            UserError: PiDiNet's weights are missing, or the photo is too narrow.
         """
         if self._edges is None:
             raise UserError("There are no weights of PiDiNet here; start the page with --pidinet_weights=FILE.")

@@ -8,8 +8,8 @@ from skimage.restoration import inpaint_biharmonic
 
 from inpaint_jax.errors import UserError
 
-_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, the value of pypatchmatch's examples
-_RADIUS = 3  # pixels around a missing one that OpenCV's methods look at; the value of its tutorials
+_PATCH_RADIUS = 3  # patches of 7 x 7 pixels, as in pypatchmatch's examples
+_RADIUS = 3  # pixels around a missing one that OpenCV's methods look at, as in its tutorials
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def complete(method: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         uint8 [H, W, 3], the known pixels as given.
 
     Raises:
-        UserError: no such method.
+        UserError: There is no such method.
     """
     check(method)
     if not mask.any():
@@ -89,7 +89,7 @@ def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
         names: Names that the message offers.
 
     Raises:
-        UserError: `method` is none of them, or the library that it needs is not installed.
+        UserError: There is no such method, or the library that it needs is not installed.
     """
     if method not in METHODS:
         raise UserError(f"There is no method {method!r}; choose of {', '.join(names)}.")

@@ -51,7 +51,7 @@ def check_not_of_another(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuses a folder in which tables and pictures of two evaluations would mix.
 
     Raises:
-        UserError: it holds an evaluation with other settings.
+        UserError: The folder holds an evaluation with other settings.
     """
     path = folder / _METRICS
     if path.exists() and (differing := differences(_settings(path), identity)):
@@ -81,8 +81,8 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The table of a finished evaluation.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it is damaged.
+        FileNotFoundError: There is no finished evaluation.
+        UserError: The evaluation is damaged.
     """
     return _document(folder / _METRICS)["rows"]
 

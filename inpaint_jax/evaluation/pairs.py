@@ -188,8 +188,8 @@ def pair(
         The bins that have pairs, by rising ratio.
 
     Raises:
-        UserError: an unknown kind of masks, or no mask falls into any bin.
-        UnreadableMask: a mask file cannot be read.
+        UserError: The kind of masks is unknown, or no mask falls into any bin.
+        UnreadableMask: A mask file cannot be read.
     """
     if pairing not in ("every_bin", "once"):
         raise ValueError(f'pairing is {pairing!r}; use "every_bin" or "once".')

@@ -51,8 +51,8 @@ class Settings:
         pairing: "every_bin", each image once in each bin; or "once", each image with one mask.
         classical: names of classical methods to run beside the models.
         size: side of the images; None takes config.data.image_size.
-        sketches: folder of `inpaint-jax sketch` with the sketches of `data`, for models that are guided by
-            sketches; None or "none" lets these do without, and is an error for those never trained without one.
+        sketches: Folder of `inpaint-jax sketch` with the sketches of `data`, for models that are guided by sketches.
+            None or "none" runs them without; that is an error for a model that was never trained without sketches.
         limit: take only the first images.
         seed: Seed of the masks and of the choice of pictures.
         fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.
@@ -104,9 +104,9 @@ def evaluate(
         fid, fid_note.
 
     Raises:
-        UserError: settings make no sense; a model, the images, the masks, the sketches or the Inception weights
-            cannot be had, be it that damage comes up in the midst of the run; or output_dir holds an unfinished run
-            that was not asked for.
+        UserError: Settings make no sense; a model, images, masks, sketches or the Inception weights are missing or
+            damaged, which may show only during the run; or output_dir holds another evaluation, or an unfinished one
+            without `resume`.
     """
     output_dir = Path(output_dir)
     plan = _prepare(models, settings, config, inception_params)

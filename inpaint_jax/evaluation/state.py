@@ -48,7 +48,7 @@ class RunState:
         """Continues from the file, or starts afresh if there is none.
 
         Raises:
-            UserError: the file is damaged or of another evaluation, or is there although nobody asked to resume.
+            UserError: The file is damaged, is of another evaluation, or exists without `resume`.
         """
         if not path.exists():
             return cls(path, identity)

@@ -133,11 +133,11 @@ def gather(workdir: str | Path, evaluations: Sequence[str | Path] = ()) -> Run:
     """Reads a workdir.
 
     Args:
-        workdir: of a training run, however far it has come.
-        evaluations: folders of `inpaint-jax evaluate`; those below the workdir by default.
+        workdir: Workdir of a training run, however far it has come.
+        evaluations: Folders written by `inpaint-jax evaluate`; those below the workdir by default.
 
     Raises:
-        UserError: there is no such run, a file of it is damaged, or a named folder holds no evaluation.
+        UserError: There is no such run, one of its files is damaged, or a named folder holds no evaluation.
     """
     workdir = Path(workdir)
     config = _config(workdir)

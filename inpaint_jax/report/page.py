@@ -35,16 +35,16 @@ def write_report(workdir: str | Path, output: str | Path | None = None, evaluati
     """Writes the report of a run.
 
     Args:
-        workdir: of the run.
-        output: the file to write; WORKDIR/report.html by default.
+        workdir: Workdir of the run.
+        output: File to write; WORKDIR/report.html by default.
         evaluations: see `facts.gather`.
 
     Returns:
-        the file.
+        Path of the file.
 
     Raises:
-        UserError: as of `facts.gather`.
-        OSError: the file cannot be written.
+        UserError: See `facts.gather`.
+        OSError: The file cannot be written.
     """
     output = Path(output) if output else Path(workdir) / "report.html"
     run = gather(workdir, evaluations)
