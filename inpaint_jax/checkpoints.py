@@ -10,9 +10,10 @@ The latest checkpoint is kept to go on from, the best one to use. A save runs in
 folder that is renamed at the end, so a killed run leaves a whole checkpoint or none.
 """
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from inpaint_jax.errors import UserError
+from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 
 _FOLDER = "checkpoints"
 _METRIC = "score"
+_LONGEST_REASON = 200  # characters
 
 # Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours, and of what
 # read_only changes.
@@ -59,7 +61,8 @@ class Checkpoints:
             best_mode="min",
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        with _sentence_for_damage(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -117,16 +120,17 @@ class Checkpoints:
             generator, rest and progress.
 
         Raises:
-            ValueError: the trees differ from the saved ones.
+            UserError: a file of it is damaged, or the trees differ from the saved ones.
         """
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                generator=ocp.args.StandardRestore(generator),
-                rest=ocp.args.StandardRestore(rest),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
+        with _sentence_for_damage(self.folder / str(step)):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    generator=ocp.args.StandardRestore(generator),
+                    rest=ocp.args.StandardRestore(rest),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
         return restored.generator, restored.rest, restored.progress
 
     def add_score(self, step: int, progress: Mapping[str, Any], score: float) -> None:
@@ -167,26 +171,42 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
         parameters and the step they are of.
 
     Raises:
-        UserError: there is no such checkpoint.
+        MissingFile: there is no such checkpoint.
+        UserError: it is damaged.
     """
     folder = Path(workdir).absolute() / _FOLDER
     if not folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoints; give the workdir of a training run.")
+        raise MissingFile(f"{workdir} holds no checkpoints; give the workdir of a training run.")
     options = ocp.CheckpointManagerOptions(best_fn=_score, best_mode="min", read_only=True)
-    with ocp.CheckpointManager(folder, options=options) as manager:
+    with _sentence_for_damage(folder), ocp.CheckpointManager(folder, options=options) as manager:
         steps = manager.all_steps()
         if step is None:
             best = manager.best_step()
             step = manager.latest_step() if best is None else best
     if step not in steps:
-        raise UserError(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
+        raise MissingFile(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
     item = folder / str(step) / "generator"
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _sentence_for_damage(item), ocp.StandardCheckpointer() as checkpointer:
         # The saved tree knows the shapes; the devices it was saved from may not exist here.
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         saved = checkpointer.metadata(item).item_metadata
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
         return checkpointer.restore(item, like), step
+
+
+@contextlib.contextmanager
+def _sentence_for_damage(where: Path) -> Iterator[None]:
+    """One sentence for whatever orbax and tensorstore say, in many classes and lines, of damaged files."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError | MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
+        raise UserError(
+            f"The checkpoint {where} cannot be read ({reason}); put back its files, or delete it to use an earlier one."
+        ) from error
 
 
 def _score(metrics: Mapping[str, float]) -> float:

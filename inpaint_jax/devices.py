@@ -9,6 +9,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from inpaint_jax.errors import UserError
+
 
 class Hosts(NamedTuple):
     """Where this process stands among several.
@@ -63,11 +65,11 @@ def check_batch_size(batch_size: int) -> None:
     """Says what to do if a batch does not divide over the devices.
 
     Raises:
-        ValueError: it does not.
+        UserError: it does not.
     """
     devices = jax.device_count()
     if batch_size % devices:
-        raise ValueError(
+        raise UserError(
             f"batch_size {batch_size} does not divide over {devices} devices; "
             f"take a multiple of {devices}, for example --config.batch_size={-(-batch_size // devices) * devices}."
         )
@@ -102,8 +104,12 @@ def join_hosts(hosts: Hosts) -> None:
         hosts: see there.
 
     Raises:
-        ValueError: a part is missing.
+        UserError: a part is missing, or makes no sense.
     """
     if None in hosts:
-        raise ValueError(f"Several hosts need all of --coordinator, --processes and --process, not {tuple(hosts)}.")
+        raise UserError(f"Several hosts need all of --coordinator, --processes and --process, not {tuple(hosts)}.")
+    if not 0 <= hosts.process < hosts.processes:
+        raise UserError(f"--process must be from 0 to {hosts.processes - 1}, one less than --processes.")
+    if not hosts.coordinator.rpartition(":")[2].isdecimal():
+        raise UserError(f"--coordinator must be host:port, not {hosts.coordinator!r}.")
     jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)

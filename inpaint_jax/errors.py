@@ -7,3 +7,7 @@ class UserError(ValueError):
     Commands print the message alone and end with exit code 2; everything else that is raised is a bug, and keeps its
     traceback.
     """
+
+
+class MissingFile(UserError, FileNotFoundError):
+    """A file or folder that was named is not there."""

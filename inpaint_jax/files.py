@@ -28,6 +28,9 @@ def write_file(path: str | Path, content: bytes | str | Callable[[IO[bytes]], An
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
         os.replace(fresh, path)
+    except OSError as error:
+        error.filename = os.fspath(path)  # the one that was asked for
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inpaint_jax.config import Config, free_fields
-from inpaint_jax.errors import UserError
+from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 
 CONFIG_FILE = "config.json"
@@ -64,11 +64,11 @@ def read_config(workdir: str | Path) -> Config:
     path = Path(workdir) / CONFIG_FILE
     if not path.is_file():
         what = f"holds no {CONFIG_FILE}" if Path(workdir).is_dir() else "does not exist"
-        raise UserError(f"{workdir} {what}; give the workdir of a training run.")
+        raise MissingFile(f"{workdir} {what}; give the workdir of a training run.")
     try:
         fields = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); put back the config of the run.") from error
+        raise UserError(f"{path} is damaged ({error}); put back the config of the run.") from error
     return Config.read(fields, source=str(path))
 
 

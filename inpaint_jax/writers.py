@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 
 _log = logging.getLogger("inpaint_jax")
@@ -110,13 +111,48 @@ def read_metrics(workdir: str | Path) -> list[dict]:
         one dict a line: step, epoch, and name -> number or None.
 
     Raises:
-        FileNotFoundError: the folder holds no metrics.jsonl.
+        MissingFile: the folder holds no metrics.jsonl.
+        UserError: a line of it is damaged.
     """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
-        raise FileNotFoundError(f"{workdir} holds no {METRICS_FILE}; give the workdir of a training run.")
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        raise MissingFile(f"{workdir} holds no {METRICS_FILE}; give the workdir of a training run.")
+    rows = read_lines(path)
+    for number, row in enumerate(rows, 1):
+        finite = all(value is None or (_is_number(value) and math.isfinite(value)) for value in row.values())
+        if not finite or row.get("epoch") is None:
+            raise _damaged(path, number)
+    return rows
+
+
+def read_lines(path: str | Path) -> list[dict]:
+    """The lines of a log, JSON objects with a step; a last line without an end is passed over.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    content = Path(path).read_bytes()
+    rows = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _damaged(path, number) from error
+        if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+            raise _damaged(path, number)
+        rows.append(row)
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _damaged(path: str | Path, line: int) -> UserError:
+    return UserError(f"{path} is damaged in line {line}; remove that line.")
 
 
 def _tensorboard_writer(workdir: Path):

@@ -20,10 +20,11 @@ from browser import keep_screenshot, record_faults
 from conftest import REPOSITORY
 from PIL import Image, ImageCms
 
+from inpaint_jax import models
+from inpaint_jax.config import Config
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.features import pidinet
-from inpaint_jax.inference import export
-from inpaint_jax.nets.generator import Generator
+from inpaint_jax.systems.mhtma import make_generator
 
 
 @contextmanager
@@ -52,11 +53,11 @@ def demo(*arguments):
 def guided_model(make_config, tmp_path_factory):
     """A file with an untrained model that is guided by sketches."""
     config = make_config(name="guided", model__sketch=True).to_dict()
-    generator = Generator.from_fields(config["model"], np.float32)
+    generator = make_generator(Config.read(config))
     blank = np.zeros((1, 32, 32, 3), np.float32)
     params = jax.jit(generator.init)(jax.random.key(0), blank, blank[..., 0] > 0, blank[..., 0] > 0)["params"]
     path = tmp_path_factory.mktemp("model") / "guided.safetensors"
-    export.write_model(path, jax.device_get(params), config, step=0)
+    models.write_model(path, jax.device_get(params), config, step=0)
     return path
 
 
@@ -491,8 +492,8 @@ def test_command_that_cannot_start(tiny_workdir, unguided, arguments, sentence):
     arguments = [argument.format(workdir=tiny_workdir, taken=taken) for argument in ["--port=0", *arguments]]
     command = [sys.executable, "-m", "inpaint_jax.demo", *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("demo: ")
+    assert last.startswith("inpaint-jax demo: ")
     assert sentence in last
     assert "Traceback" not in done.stderr

@@ -21,13 +21,14 @@ from conftest import REPOSITORY, several_devices
 from PIL import Image
 from skimage import metrics as reference
 
+from inpaint_jax import models
 from inpaint_jax.data.sources import open_source
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import fid, output, run, tables
 from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.evaluation.pairs import ChosenImages
 from inpaint_jax.evaluation.scores import METRICS, Scores, summarise
 from inpaint_jax.features import inception
-from inpaint_jax.inference import export
 from inpaint_jax.metrics import GaussianStatistics, frechet_distance
 
 CLASSICAL = ("mean", "telea", "navier_stokes", "biharmonic")
@@ -162,9 +163,9 @@ def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos,
     assert not workers
     assert not (folder / "metrics.json").exists()
 
-    refused = finish(command(folder, *flags), code=1)
+    refused = finish(command(folder, *flags), code=2)
     assert "go on with it by --resume" in refused
-    refused = finish(command(folder, *flags, "--resume", "--seed=1"), code=1)
+    refused = finish(command(folder, *flags, "--resume", "--seed=1"), code=2)
     assert "seed: 0 there, 1 now" in refused
 
     resumed = finish(command(folder, *flags, "--resume"))
@@ -203,7 +204,7 @@ def test_resume_sees_that_the_files_are_others(tiny_workdir, photos, tmp_path):
     settings = run.Settings(data=f"folder:{folder}", fid="off", workers=0, limit=2, samples=0, resume=True)
     run.evaluate([tiny_workdir], tmp_path / "out", settings)
     min(folder.iterdir()).rename(folder / "zzz.png")
-    with pytest.raises(run.EvaluationError, match="with other settings"):
+    with pytest.raises(UserError, match="with other settings"):
         run.evaluate([tiny_workdir], tmp_path / "out", settings)
 
 
@@ -252,12 +253,12 @@ def test_models_that_share_a_name_with_something_else_go_by_their_path(tiny_work
     Path("truth").rename("mean")
     rows = run.evaluate(["mean"], tmp_path / "out2", settings)
     assert {row["method"] for row in rows} == {"mean", str(tmp_path / "mean")}
-    with pytest.raises(run.EvaluationError, match="names of their own"):
+    with pytest.raises(UserError, match="names of their own"):
         run.evaluate(["mean", tmp_path / "mean"], tmp_path / "out3", settings)
 
 
 def test_two_models_side_by_side_and_the_config_names_the_data(make_config, tiny_workdir, photos, tmp_path):
-    export.export(tiny_workdir, tmp_path / "exported.safetensors")
+    models.export(tiny_workdir, tmp_path / "exported.safetensors")
     finish(
         command(
             tmp_path / "out",
@@ -310,15 +311,15 @@ def test_unreadable_photos_are_left_out_and_named(tiny_workdir, photos, tmp_path
 )
 def test_wrong_settings_get_one_sentence(tmp_path, models, options, message):
     settings = run.Settings(**{"data": "skimage:validation", "size": 32, "fid": "off", "workers": 0} | options)
-    with pytest.raises(run.EvaluationError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         run.evaluate(models, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
 
 
 def test_wrong_flags_without_a_traceback(tmp_path):
-    text = finish(command(tmp_path / "out", "--data=folder:nowhere", "--methods=mean", "--size=32"), code=1)
+    text = finish(command(tmp_path / "out", "--data=folder:nowhere", "--methods=mean", "--size=32"), code=2)
     assert text.strip().splitlines()[-1] == (
-        "evaluate.py: There is no folder 'nowhere'; correct the path after folder:."
+        "inpaint-jax evaluate: There is no folder 'nowhere'; correct the path after folder:."
     )
     assert "Traceback" not in text
 

@@ -14,7 +14,8 @@ from conftest import REPOSITORY
 
 from inpaint_jax import __version__
 from inpaint_jax.checkpoints import load_generator
-from inpaint_jax.inference.export import FORMAT, UnusableModel, export, read_model, write_model
+from inpaint_jax.errors import UserError
+from inpaint_jax.models import FORMAT, export, read_model, write_model
 
 PARAMS = {
     "coarse": {"GatedConv_0": {"conv": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}}},
@@ -41,7 +42,7 @@ def test_arrays_that_are_views_are_written_as_they_look(tmp_path):
 
 def test_the_command_exports_a_run(tiny_workdir, tmp_path):
     file = tmp_path / "tiny.safetensors"
-    command = [sys.executable, "-m", "inpaint_jax.inference.export", f"--checkpoint={tiny_workdir}", f"--output={file}"]
+    command = [sys.executable, "-m", "inpaint_jax", "export", f"--checkpoint={tiny_workdir}", f"--output={file}"]
     result = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     params, step = load_generator(tiny_workdir)
@@ -56,10 +57,13 @@ def test_the_command_exports_a_run(tiny_workdir, tmp_path):
     assert json.loads(metadata["config"])["model"]["width"] == 4
     assert (metadata["format"], metadata["inpaint_jax"]) == (FORMAT, __version__)
 
-    command = [*command[:3], f"--checkpoint={tmp_path}/nowhere", f"--output={file}"]
+    command = [*command[:4], f"--checkpoint={tmp_path}/nowhere", f"--output={file}"]
     result = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1
-    assert result.stderr.strip() == f"{tmp_path}/nowhere does not exist; give the workdir of a training run."
+    assert result.returncode == 2
+    assert (
+        result.stderr.strip()
+        == f"inpaint-jax export: {tmp_path}/nowhere does not exist; give the workdir of a training run."
+    )
 
 
 def test_a_step_of_choice(tiny_workdir, tmp_path):
@@ -76,19 +80,19 @@ def test_other_files_get_a_sentence(tmp_path):
 
     for content in (b"", b"PNG", b"\xff" * 100):
         file.write_bytes(content)
-        with pytest.raises(UnusableModel, match=r"m.safetensors is no exported model .*; give the workdir of a run"):
+        with pytest.raises(UserError, match=r"m.safetensors is no exported model .*; give the workdir of a run"):
             read_model(file)
 
     safetensors.numpy.save_file({"weight": np.zeros(3)}, file)
-    with pytest.raises(UnusableModel, match="holds tensors, but not those of a generator"):
+    with pytest.raises(UserError, match="holds tensors, but not those of a generator"):
         read_model(file)
 
     write_model(file, PARAMS, CONFIG, 0)
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
-    with pytest.raises(UnusableModel, match="is no exported model"):
+    with pytest.raises(UserError, match="is no exported model"):
         read_model(file)
 
     file.write_bytes(whole.replace(b'"format_version":"1"', b'"format_version":"2"'))
-    with pytest.raises(UnusableModel, match=r"has format 2, .* reads format 1: update inpaint_jax"):
+    with pytest.raises(UserError, match=r"has format 2, .* reads format 1: update inpaint_jax"):
         read_model(file)

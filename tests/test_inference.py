@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inpaint_jax import inference
 from inpaint_jax.checkpoints import load_generator
-from inpaint_jax.inference.export import UnusableModel, export
+from inpaint_jax.errors import UserError
 from inpaint_jax.inference.inpainter import Inpainter, as_bool, padded_side
+from inpaint_jax.models import export
 from inpaint_jax.nets.attention import masked_patch_attention
 
 SIZES = [(1, 1), (3, 5), (37, 61), (64, 64), (300, 200)]
@@ -48,7 +49,7 @@ def test_load_reads_config_and_the_best_checkpoint(inpainter, tiny_workdir, make
     params, step = load_generator(tiny_workdir)
     jax.tree.map(np.testing.assert_array_equal, inpainter.params, params)
     assert inpainter.config == make_config(train__max_steps=2, train__samples=0).to_dict()
-    assert (inpainter.step, inpainter.name, inpainter.image_size, inpainter.channels) == (step, "tiny", 32, 4)
+    assert (inpainter.step, inpainter.name, inpainter.image_size, inpainter.guided) == (step, "tiny", 32, False)
     assert inpainter.generator.width == 4
     assert Inpainter.load(tiny_workdir, step=2).step == 2
 
@@ -234,8 +235,10 @@ def test_a_model_without_sketches_refuses_them(inpainter):
 
 def test_a_model_with_sketches_takes_them_or_none(inpainter):
     image, mask = sample(32, 32)
-    guided = Inpainter(inpainter.config, with_a_fifth_channel(inpainter.params), 0)
-    assert guided.channels == 5
+    model = dataclasses.replace(inpainter.config.model, sketch=True)
+    config = dataclasses.replace(inpainter.config, model=model)
+    guided = Inpainter(config, with_a_fifth_channel(inpainter.params), 0)
+    assert guided.guided
     without, empty, drawn = (guided(image, mask, sketch) for sketch in (None, mask & False, mask))
     np.testing.assert_array_equal(without, inpainter(image, mask))
     np.testing.assert_array_equal(without, empty)
@@ -262,7 +265,7 @@ def test_an_exported_file_is_the_same_model(inpainter, tiny_workdir, tmp_path):
     image, mask = sample(64, 64)
     np.testing.assert_array_equal(exported(image, mask), inpainter(image, mask))
     assert (exported.config, exported.step) == (inpainter.config, inpainter.step)
-    with pytest.raises(UnusableModel, match=r"holds the generator of step \d alone, not of step 77"):
+    with pytest.raises(UserError, match=r"holds the generator of step \d alone, not of step 77"):
         Inpainter.load(tmp_path / "tiny.safetensors", step=77)
 
 
@@ -274,7 +277,7 @@ def test_what_is_no_model_gets_a_sentence(tiny_workdir, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 77"):
         Inpainter.load(tiny_workdir, step=77)
     (tmp_path / "photo.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(UnusableModel, match="is no exported model"):
+    with pytest.raises(UserError, match="is no exported model"):
         Inpainter.load(tmp_path / "photo.safetensors")
 
 
@@ -353,6 +356,7 @@ def test_attention_inputs_lead_to_what_the_generator_makes(inpainter):
 
 
 def test_siblings_without_heads_say_so(inpainter):
-    config = inpainter.config | {"model": inpainter.config["model"] | {"attention": "contextual"}}
+    model = dataclasses.replace(inpainter.config.model, attention="contextual")
+    config = dataclasses.replace(inpainter.config, model=model)
     with pytest.raises(ValueError, match="'contextual' attention, which can not be looked into"):
         Inpainter(config, inpainter.params, 0).attention_inputs(*sample(32, 32))

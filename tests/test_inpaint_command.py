@@ -12,9 +12,10 @@ from PIL import Image
 from skimage import data
 
 from inpaint_jax.data.images import read_image
+from inpaint_jax.errors import UserError
 from inpaint_jax.inference import files
-from inpaint_jax.inference.export import export
-from inpaint_jax.inference.files import HoleRules, InpaintingError, inpaint_files
+from inpaint_jax.inference.files import HoleRules, inpaint_files
+from inpaint_jax.models import export
 
 PHOTO = data.astronaut()[100:137, 200:261]  # 61 wide, 37 high
 HOLE = np.zeros((37, 61), bool)
@@ -104,15 +105,15 @@ def test_a_folder_with_a_truncated_file(model, tmp_path):
     assert "Traceback" not in printed
 
 
-def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     photo = save(tmp_path / "photo.png", erased())
     code, printed = command("--checkpoint=nowhere", f"--image={photo}", f"--output={tmp_path}/out.png")
-    assert (code, printed) == (1, "nowhere does not exist; give the workdir of a training run.\n")
+    assert (code, printed) == (2, "inpaint-jax fill: nowhere does not exist; give the workdir of a training run.\n")
     code, printed = command("--checkpoint=nowhere", f"--image={photo}")
-    assert code == 1
+    assert code == 2
     assert "--output" in printed
     code, printed = command("--checkpoint=nowhere", f"--image={photo}", f"--output={photo}", "stray")
-    assert code == 1
+    assert code == 2
     assert "Flags are written --name=value; what is 'stray'?" in printed
 
 
@@ -299,14 +300,14 @@ def test_nothing_given_is_overwritten(tmp_path):
     (tmp_path / "hard.png").hardlink_to(photo)
     for output in (photo, mask, tmp_path / "x" / ".." / "photo.png", tmp_path / "link.png", tmp_path / "hard.png"):
         (tmp_path / "x").mkdir(exist_ok=True)
-        with pytest.raises(InpaintingError, match="would be overwritten; give another --output"):
+        with pytest.raises(UserError, match="would be overwritten; give another --output"):
             inpaint_files("unused", photo, output, mask)
     photos = save(tmp_path / "all" / "inner" / "a.png", PHOTO).parent
     save(tmp_path / "all" / "inner" / "inner" / "a.png", PHOTO)
-    with pytest.raises(InpaintingError, match=r"inner/a.png is one of the files given"):
+    with pytest.raises(UserError, match=r"inner/a.png is one of the files given"):
         inpaint_files("unused", photos, tmp_path / "all", mask)
     for output, masks in ((photos, mask), (tmp_path / "out", photos)):
-        with pytest.raises(InpaintingError, match="need a folder each"):
+        with pytest.raises(UserError, match="need a folder each"):
             inpaint_files("unused", photos, output, masks)
     np.testing.assert_array_equal(read_image(photo), PHOTO)
 
@@ -325,7 +326,7 @@ def test_what_makes_no_sense_gets_a_sentence(tmp_path, model):
         ((photo, photo, output), r"photo.png is no exported model"),
         ((empty, photo, output), r"empty holds no config.json"),
     ]:
-        with pytest.raises(InpaintingError, match=message):
+        with pytest.raises(UserError, match=message):
             inpaint_files(*arguments)
-    with pytest.raises(InpaintingError, match="alone, not of step 9"):
+    with pytest.raises(UserError, match="alone, not of step 9"):
         inpaint_files(model, photo, output, step=9)

@@ -17,8 +17,9 @@ from browser import record_faults
 from conftest import REPOSITORY
 from PIL import Image
 
+from inpaint_jax import models
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import output, run
-from inpaint_jax.inference import export
 from inpaint_jax.report import facts, page
 from inpaint_jax.writers import read_metrics
 
@@ -220,7 +221,7 @@ def test_a_run_killed_in_the_middle_of_everything(workdir, tmp_path):
     assert "Unreadable: step_00000006.png." in read.text
     assert "left out" not in read.text
     assert "The evaluation in eval is not finished" in read.text
-    assert "The evaluation in second is damaged; run its evaluate.py again." in read.text
+    assert "The evaluation in second is damaged; run its inpaint-jax evaluate again." in read.text
     assert len(read.pictures) == 4 + 1
 
 
@@ -285,7 +286,7 @@ def damaged(name, content):
 
 
 def exported(finished, folder):
-    export.export(finished, folder / "model.safetensors")
+    models.export(finished, folder / "model.safetensors")
     return folder / "model.safetensors"
 
 
@@ -303,19 +304,22 @@ def exported(finished, folder):
     ],
 )
 def test_folders_that_are_no_run_get_one_sentence(finished, tmp_path, make, message):
-    with pytest.raises(facts.ReportError, match=re.escape(message) + "$"):
+    with pytest.raises(UserError, match=re.escape(message) + "$"):
         facts.gather(make(finished, tmp_path))
 
 
 def test_what_cannot_be_done_is_said_without_a_traceback(finished, tmp_path):
     done = report(tmp_path / "nowhere")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"report: {tmp_path / 'nowhere'} does not exist; give the workdir of a training run.\n"
-    with pytest.raises(facts.ReportError, match="holds no finished evaluation; give the --output of"):
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == f"inpaint-jax report: {tmp_path / 'nowhere'} does not exist; give the workdir of a training run.\n"
+    )
+    with pytest.raises(UserError, match="holds no finished evaluation; give the --output of"):
         facts.gather(finished, [tmp_path])
     (tmp_path / "taken.html").mkdir()
     done = report(finished, f"--output={tmp_path / 'taken.html'}")
-    assert done.stderr.strip().endswith("taken.html cannot be written (Is a directory); give another file as --output.")
+    assert done.stderr.strip().endswith("taken.html: Is a directory; correct the path.")
     assert list(tmp_path.iterdir()) == [tmp_path / "taken.html"]
 
 

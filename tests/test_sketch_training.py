@@ -384,9 +384,11 @@ def test_sketches_damaged_in_the_midst_are_one_sentence(guided_workdir, photos, 
         text=True,
         timeout=300,
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"train.py: {damaged} cannot be read (a record in it is damaged); delete it and start")
+    assert last.startswith(
+        f"inpaint-jax train: {damaged} cannot be read (a record in it is damaged); delete it and start"
+    )
     assert "Traceback" not in done.stderr
 
 

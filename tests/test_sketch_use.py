@@ -19,11 +19,12 @@ from inpaint_jax.data import sketches
 from inpaint_jax.data.images import read_image
 from inpaint_jax.data.sketches import SketchStore
 from inpaint_jax.data.sources import open_source
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import run
-from inpaint_jax.inference.export import export
-from inpaint_jax.inference.files import HoleRules, InpaintingError, _lines_of_file, inpaint_files
+from inpaint_jax.inference.files import HoleRules, _lines_of_file, inpaint_files
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.photos import read_photo
+from inpaint_jax.models import export
 
 HOLE = np.zeros((48, 60), bool)
 HOLE[10:34, 12:44] = True
@@ -148,7 +149,7 @@ def copied(store, to, *, changes=None, without=(), damaged=None):
 def test_photos_without_a_sketch_are_told_or_refused(guided_workdir, strict_workdir, settings, tmp_path, caplog):
     whole = SketchStore(guided_workdir / "sketches" / "validation")
     lacking = dataclasses.replace(settings, sketches=str(copied(whole, tmp_path / "sketches", without=[3]).folder))
-    with pytest.raises(run.EvaluationError, match=r"no sketch of 1 of 5 photos, 03\.png for example, and a model"):
+    with pytest.raises(UserError, match=r"no sketch of 1 of 5 photos, 03\.png for example, and a model"):
         run.evaluate([guided_workdir, strict_workdir], tmp_path / "out", lacking)
     assert not (tmp_path / "out").exists()
     run.evaluate([strict_workdir], tmp_path / "first", dataclasses.replace(lacking, limit=3))
@@ -175,10 +176,12 @@ def test_sketches_damaged_in_the_midst_are_one_sentence(guided_workdir, settings
     flags = [f"--data={settings.data}", "--fid=off", "--pairing=once", "--batch_size=2", "--workers=1"]
     flags += [f"--workdir={guided_workdir}", f"--sketches={damaged.folder}", f"--output={tmp_path / 'out'}"]
     code, printed = command("evaluate.py", *flags)
-    assert code == 1, printed
+    assert code == 2, printed
     file = damaged.folder / "00000.sketches"
     last = printed.strip().splitlines()[-1]
-    assert last.startswith(f"evaluate.py: {file} cannot be read (a record in it is damaged); delete it and start")
+    assert last.startswith(
+        f"inpaint-jax evaluate: {file} cannot be read (a record in it is damaged); delete it and start"
+    )
     assert "Traceback" not in printed
 
 
@@ -190,7 +193,7 @@ def test_an_evaluation_does_not_go_on_with_other_sketches(guided_workdir, settin
     run.evaluate([guided_workdir], tmp_path / "out", options)
     shutil.rmtree(folder)
     copied(whole, folder, without=[1])
-    with pytest.raises(run.EvaluationError, match=r"evaluation with other settings \(sketches: .*digest"):
+    with pytest.raises(UserError, match=r"evaluation with other settings \(sketches: .*digest"):
         run.evaluate([guided_workdir], tmp_path / "out", options)
 
 
@@ -204,7 +207,7 @@ def test_what_evaluation_refuses(guided_workdir, strict_workdir, tiny_workdir, s
         ([guided_workdir], {"sketches": "nowhere"}, "There are no sketches in nowhere"),
         ([tiny_workdir], {"sketches": validation}, "No model here is guided by sketches; leave out --sketches"),
     ):
-        with pytest.raises(run.EvaluationError, match=message) as error:
+        with pytest.raises(UserError, match=message) as error:
             run.evaluate(models, tmp_path / "out", dataclasses.replace(settings, **fields))
         assert "\n" not in str(error.value)
         assert not (tmp_path / "out").exists()
@@ -265,14 +268,14 @@ def test_what_a_photo_is_refused_for(guided_workdir, files, tmp_path):
         [sentence] = inpaint_files(guided_workdir, photo, output, hole, sketch, rules=rules).failed.values()
         assert message in sentence
         assert "\n" not in sentence
-    with pytest.raises(InpaintingError, match=r"no sketch .*gone.png; correct --sketch"):
+    with pytest.raises(UserError, match=r"no sketch .*gone.png; correct --sketch"):
         inpaint_files(guided_workdir, photo, output, hole, tmp_path / "gone.png")
     (tmp_path / "link.png").symlink_to(hole)
-    with pytest.raises(InpaintingError, match=r"link.png is given as --mask and as --sketch; draw"):
+    with pytest.raises(UserError, match=r"link.png is given as --mask and as --sketch; draw"):
         inpaint_files(guided_workdir, photo, output, hole, tmp_path / "link.png")
-    with pytest.raises(InpaintingError, match=r"photo.png is given as --image and as --sketch; draw"):
+    with pytest.raises(UserError, match=r"photo.png is given as --image and as --sketch; draw"):
         inpaint_files(guided_workdir, photo, output, hole, photo)
-    with pytest.raises(InpaintingError, match=r"photo.png is one of the files given and would be overwritten"):
+    with pytest.raises(UserError, match=r"photo.png is one of the files given and would be overwritten"):
         inpaint_files(guided_workdir, photo, lines, hole, lines)
     assert not output.exists()
 
@@ -301,9 +304,9 @@ def test_lines_may_fill_a_narrow_or_tiny_hole(strict_workdir, files, tmp_path):
 
 def test_models_that_take_no_sketch_and_models_that_need_one(strict_workdir, tiny_workdir, files, tmp_path):
     photo, hole, lines = files
-    with pytest.raises(InpaintingError, match="The model tiny was trained without sketches; leave out --sketch"):
+    with pytest.raises(UserError, match="The model tiny was trained without sketches; leave out --sketch"):
         inpaint_files(tiny_workdir, photo, tmp_path / "out.png", hole, lines)
-    with pytest.raises(InpaintingError, match="never trained without a sketch; give one as --sketch, white on black"):
+    with pytest.raises(UserError, match="never trained without a sketch; give one as --sketch, white on black"):
         inpaint_files(strict_workdir, photo, tmp_path / "out.png", hole)
     assert not (tmp_path / "out.png").exists()
     assert not inpaint_files(strict_workdir, photo, tmp_path / "out.png", hole, lines).failed

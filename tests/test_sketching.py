@@ -100,8 +100,12 @@ def test_a_killed_command_goes_on_and_ends_alike(tmp_path, data, weights, undist
     assert f"{3 * done} of 24 sketches are there" in printed
     assert contents(output) == contents(undisturbed)
 
-    refused = finish(command(output, data, weights, "--threshold=0.5"), code=1)
-    assert refused.strip().splitlines()[-1].startswith(f"sketching: {output} holds sketches with other settings (thres")
+    refused = finish(command(output, data, weights, "--threshold=0.5"), code=2)
+    assert (
+        refused.strip()
+        .splitlines()[-1]
+        .startswith(f"inpaint-jax sketch: {output} holds sketches with other settings (thres")
+    )
     assert "Traceback" not in refused
 
 

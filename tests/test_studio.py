@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.demo.studio import Studio, StudioError
+from inpaint_jax.demo.studio import Studio
 from inpaint_jax.demo.turns import Crowded, Left, Turns
+from inpaint_jax.errors import UserError
 from inpaint_jax.inference.inpainter import Inpainter
 
 
@@ -49,7 +50,7 @@ def test_small_photo_is_filled_as_it_is(studio, tiny_workdir, cup):
 
 
 def test_suggestion_without_weights(studio, cup):
-    with pytest.raises(StudioError, match="--pidinet_weights"):
+    with pytest.raises(UserError, match="--pidinet_weights"):
         studio.suggest(np.asarray(cup), 300)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from inpaint_jax import losses
 from inpaint_jax.checkpoints import Checkpoints, load_generator
 from inpaint_jax.features import weights
-from inpaint_jax.inference.export import export, read_model
+from inpaint_jax.models import export, read_model
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.runs import flatten
 from inpaint_jax.training import loop
@@ -156,7 +156,9 @@ def test_stopped_killed_and_resumed_is_as_if_nothing_had_happened(make_config, t
     wait_for_step(process, workdir, 1)
     os.killpg(process.pid, signal.SIGINT)
     output = finish(process)
-    stopped = re.search(r"Stopped at step (\d+), all saved. Go on with the same command: python train.py", output)
+    stopped = re.search(
+        r"Stopped at step (\d+), all saved. Go on with the same command: (?:python )?inpaint-jax train", output
+    )
     assert stopped, output
 
     process = start(endless, workdir)
@@ -375,7 +377,7 @@ def test_bad_photos_are_named_and_counted_at_the_end(make_config, photos, tmp_pa
 
 
 def test_batch_that_does_not_divide_over_the_devices(make_config, tmp_path):
-    output = finish(start(make_config(), tmp_path / "run", **several_devices(3)), code=1)
+    output = finish(start(make_config(), tmp_path / "run", **several_devices(3)), code=2)
     assert "batch_size 4 does not divide over 3 devices" in output
     assert "--config.batch_size=6" in output
 

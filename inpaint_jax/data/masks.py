@@ -110,7 +110,8 @@ def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, l
       bool [height, width], True = missing; low < mean <= high.
 
     Raises:
-      ValueError: the range is empty, or too narrow for strokes on so small an image.
+      ValueError: the range is empty.
+      UserError: it is too narrow for strokes on so small an image.
     """
     if not 0 <= low < high <= 1:
         raise ValueError(f"A mask ratio must lie in a range within 0 and 1, not ({low}, {high}].")
@@ -128,7 +129,9 @@ def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, l
             return mask
     if mask.mean() > low:
         return mask
-    raise ValueError(f"No strokes cover between {low} and {high} of {height} x {width} pixels; widen the range.")
+    raise UserError(
+        f"No strokes cover between {low} and {high} of {height} x {width} pixels; widen the range or take larger ones."
+    )
 
 
 def square_mask(
@@ -284,8 +287,8 @@ def open_masks(spec: str, size: int) -> MaskSource:
     hole; both are joined by &.
 
     Raises:
-      ValueError: an unknown spec or option, or no image file in the folder.
-      FileNotFoundError: no such folder.
+      UserError: an unknown spec or option, or no image file in the folder.
+      MissingFile: no such folder.
     """
     if spec == "freeform":
         return FreeFormMasks(size)
@@ -298,7 +301,7 @@ def open_masks(spec: str, size: int) -> MaskSource:
             (option.removeprefix("missing=") for option in options if option.startswith("missing=")), "white"
         )
         if missing not in get_args(Missing):
-            raise ValueError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
+            raise UserError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
         others = "&".join(option for option in options if not option.startswith("missing="))
         return FolderMasks(open_source(f"{folder}?{others}" if others else folder), size, missing)
-    raise ValueError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")
+    raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from inpaint_jax.data.images import UnreadableImage, read_image
+from inpaint_jax.errors import MissingFile, UserError
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -46,8 +47,8 @@ def open_source(spec: str) -> ImageSource:
     tiles of the photos that ship with scikit-image.
 
     Raises:
-      ValueError: an unknown scheme, option or split; or a folder without images.
-      FileNotFoundError: a folder, a list file, or a file that a list names is not there.
+      UserError: an unknown scheme, option or split; or a folder without images.
+      MissingFile: a folder, a list file, or a file that a list names is not there.
     """
     scheme, _, rest = spec.partition(":")
     where, mark, options_text = rest.rpartition("?")
@@ -57,10 +58,10 @@ def open_source(spec: str) -> ImageSource:
 
     known = {"folder": {"list"}, "tfds": {"data_dir"}, "skimage": set()}
     if scheme not in known:
-        raise ValueError(f"Data {spec!r} has no known scheme; write folder:PATH, tfds:NAME:SPLIT or skimage:train.")
+        raise UserError(f"Data {spec!r} has no known scheme; write folder:PATH, tfds:NAME:SPLIT or skimage:train.")
     if unknown := options.keys() - known[scheme]:
         allowed = ", ".join(known[scheme]) or "none"
-        raise ValueError(f"Data {spec!r} has the unknown option {min(unknown)!r}; {scheme}: knows {allowed}.")
+        raise UserError(f"Data {spec!r} has the unknown option {min(unknown)!r}; {scheme}: knows {allowed}.")
     match scheme:
         case "folder":
             return open_folder(where, options.get("list"))
@@ -100,16 +101,18 @@ def open_folder(path: str, list_file: str | None = None) -> FolderSource:
       list_file: a text file that names the images to take, in its order.
 
     Raises:
-      ValueError: no images.
-      FileNotFoundError: no such folder or list, or a listed file is missing.
+      UserError: no images.
+      MissingFile: no such folder or list, or a listed file is missing.
     """
+    if not path:
+        raise UserError("Data 'folder:' names no folder; write folder:PATH.")
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {path!r}; correct the path after folder:.")
+        raise MissingFile(f"There is no folder {path!r}; correct the path after folder:.")
     names = _walk(root) if list_file is None else _read_list(root, Path(list_file).expanduser())
     if not names:
         where = f"Folder {path!r} has no image files" if list_file is None else f"List {list_file!r} names no files"
-        raise ValueError(f"{where}; put images there or correct the path.")
+        raise UserError(f"{where}; put images there or correct the path.")
     return FolderSource(os.fspath(root), tuple(names))
 
 
@@ -129,12 +132,12 @@ def _walk(root: Path) -> list[str]:
 
 def _read_list(root: Path, file: Path) -> list[str]:
     if not file.is_file():
-        raise FileNotFoundError(f"There is no list file {os.fspath(file)!r}; correct the path after ?list=.")
+        raise MissingFile(f"There is no list file {os.fspath(file)!r}; correct the path after ?list=.")
     lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
     names = [line for line in lines if line and not line.startswith("#")]
     if missing := [name for name in names if not (root / name).is_file()]:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(f"{len(missing)} files of the list {file} are not in {root}; correct it: {shown}")
+        raise MissingFile(f"{len(missing)} files of the list {file} are not in {root}; correct it: {shown}")
     return names
 
 
@@ -154,21 +157,21 @@ class TfdsSource:
         try:
             builder = tfds.builder(self.dataset, data_dir=self.data_dir, file_format="array_record")
         except tfds.core.registered.DatasetNotFoundError as error:
-            raise ValueError(f"TFDS has no data set {self.dataset!r}; correct its name.") from error
+            raise UserError(f"TFDS has no data set {self.dataset!r}; correct its name.") from error
         if not builder.is_prepared():
             arguments = f"{self.dataset!r}, data_dir={self.data_dir!r}, file_format='array_record'"
-            raise FileNotFoundError(
+            raise MissingFile(
                 f"{self.dataset} is not prepared in {builder.data_dir}; import tensorflow_datasets as tfds and run "
                 f"tfds.builder({arguments}).download_and_prepare()."
             )
         if "image" not in builder.info.features:
-            raise ValueError(f"{self.dataset} has no feature 'image'; choose a data set of images.")
+            raise UserError(f"{self.dataset} has no feature 'image'; choose a data set of images.")
         try:
             # Encoded images come as they are: read_image brings every kind of them to RGB.
             return builder.as_data_source(self.split, decoders={"image": tfds.decode.SkipDecoding()})
         except ValueError as error:
             splits = ", ".join(sorted(builder.info.splits))
-            raise ValueError(f"{self.dataset} has no split {self.split!r}; it has {splits}.") from error
+            raise UserError(f"{self.dataset} has no split {self.split!r}; it has {splits}.") from error
 
     def __getstate__(self) -> dict:
         """Leaves the open files behind; a worker opens its own."""
@@ -195,12 +198,12 @@ def open_tfds(where: str, data_dir: str | None = None) -> TfdsSource:
       data_dir: where it was prepared, if not in TFDS's default folder.
 
     Raises:
-      ValueError: no such data set or split, or no images in it.
-      FileNotFoundError: not prepared; the message has the command that does it.
+      UserError: no such data set or split, or no images in it.
+      MissingFile: not prepared; the message has the command that does it.
     """
     dataset, mark, split = where.partition(":")
     if not (dataset and mark and split):
-        raise ValueError(f"Data 'tfds:{where}' lacks a name or a split; write tfds:NAME:SPLIT.")
+        raise UserError(f"Data 'tfds:{where}' lacks a name or a split; write tfds:NAME:SPLIT.")
     return TfdsSource(dataset, split, os.path.expanduser(data_dir) if data_dir else None)
 
 
@@ -254,14 +257,14 @@ def open_skimage(split: str) -> SkimageSource:
       split: "train" or "validation".
 
     Raises:
-      ValueError: another split, or a scikit-image that ships without the photos.
+      UserError: another split, or a scikit-image that ships without the photos.
     """
     if split not in SKIMAGE_PHOTOS:
-        raise ValueError(f"Data 'skimage:{split}' is unknown; write skimage:train or skimage:validation.")
+        raise UserError(f"Data 'skimage:{split}' is unknown; write skimage:train or skimage:validation.")
     try:
         photos = [(file, _skimage_photo(file).shape) for file in SKIMAGE_PHOTOS[split]]
     except UnreadableImage as error:
-        raise ValueError(f"Reinstall scikit-image from PyPI, as this one lacks a photo: {error}") from error
+        raise UserError(f"Reinstall scikit-image from PyPI, as this one lacks a photo: {error}") from error
     per_photo = [
         [
             (file, top, left, side)

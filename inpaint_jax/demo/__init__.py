@@ -1,1 +1,1 @@
-"""The web page of `inpaint-jax demo`. User interface only."""
+"""The web page: `inpaint-jax demo`. User interface only."""

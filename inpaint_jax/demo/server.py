@@ -26,9 +26,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inpaint_jax.data.images import UnreadableImage, decode_image
-from inpaint_jax.demo.studio import Studio, StudioError, touched
+from inpaint_jax.data.images import decode_image
+from inpaint_jax.demo.studio import Studio, touched
 from inpaint_jax.demo.turns import Crowded, Left, Turns
+from inpaint_jax.errors import UserError
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -154,7 +155,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
     ) -> Any:
         """The filled photo; with `compare`, also filled without the lines."""
         if not 64 <= side <= limits.side:
-            raise StudioError(f"The working size must be from 64 to {limits.side} pixels, not {side}.")
+            raise UserError(f"The working size must be from 64 to {limits.side} pixels, not {side}.")
         data = await photo.read()
         missing = await run_in_threadpool(_drawing, await hole.read(), "hole")
         drawn = None if lines is None else await run_in_threadpool(_drawing, await lines.read(), "sketch")
@@ -185,7 +186,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         return {"before": turns.before(ticket)}
 
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
-    for kind, status in ((StudioError, 422), (UnreadableImage, 422), (Crowded, 503), (Left, 499)):
+    for kind, status in ((UserError, 422), (Crowded, 503), (Left, 499)):
         app.add_exception_handler(kind, partial(_sentence, status))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _incomplete)
@@ -250,14 +251,14 @@ class _Guard:
 def _decoded(data: bytes, name: str, limits: Limits) -> _Upload:
     """Reads a photo; one that is too large is refused before it is decoded."""
     if len(data) > limits.megabytes * 1e6:
-        raise StudioError(f"{name} has more than the {limits.megabytes:g} megabytes that may be sent; make it smaller.")
+        raise UserError(f"{name} has more than the {limits.megabytes:g} megabytes that may be sent; make it smaller.")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
-    except Exception as error:  # Pillow's plugins raise nearly anything for broken files
-        raise StudioError(f"{name} is no photo that can be read here; choose a JPEG, PNG or WebP file.") from error
+    except Exception as error:  # broken files make Pillow's plugins raise nearly anything
+        raise UserError(f"{name} is no photo that can be read here; choose a JPEG, PNG or WebP file.") from error
     if width * height > limits.megapixels * 1e6:
-        raise StudioError(
+        raise UserError(
             f"{name} has {width} x {height} pixels, more than the {limits.megapixels:g} megapixels that may be sent; "
             "make it smaller."
         )
@@ -288,12 +289,12 @@ def _drawing(data: bytes, kind: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.width * image.height > _DRAWING_MEGAPIXELS * 1e6:
-                raise StudioError(f"The {kind} has more than {_DRAWING_MEGAPIXELS} megapixels; reload the page.")
+                raise UserError(f"The {kind} has more than {_DRAWING_MEGAPIXELS} megapixels; reload the page.")
             return np.asarray(image.convert("L")) > 127
-    except StudioError:
+    except UserError:
         raise
     except Exception as error:
-        raise StudioError(f"The {kind} cannot be read as a PNG; reload the page.") from error
+        raise UserError(f"The {kind} cannot be read as a PNG; reload the page.") from error
 
 
 def _png(pixels: np.ndarray, profile: bytes | None = None) -> str:

@@ -14,8 +14,6 @@ from inpaint_jax.data.images import resize_only
 from inpaint_jax.data.sketches import sketch_from_edges
 from inpaint_jax.errors import UserError
 from inpaint_jax.features import pidinet
-from inpaint_jax.features.weights import WeightsInvalid
-from inpaint_jax.inference.export import UnusableModel
 from inpaint_jax.inference.inpainter import Inpainter
 
 _log = logging.getLogger("inpaint_jax")
@@ -25,10 +23,6 @@ _LONGEST_SHAPE = 16  # longest side over shortest; beyond it, scaling by one sid
 
 # PiDiNet was trained on photos of about this size; on larger ones it draws every leaf.
 _SKETCH_SIDE = 256
-
-
-class StudioError(UserError):
-    """The page cannot do what was asked; the message says what to do instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,21 +82,18 @@ class Studio:
             pidinet_weights: File of PiDiNet's weights.
 
         Raises:
-            StudioError: There is no such model, or the file of weights cannot be used.
+            UserError: There is no such model, or the file of weights cannot be used.
         """
-        try:
-            inpainter = Inpainter.load(checkpoint, step)
-            edges = None
-            if pidinet_weights or (inpainter.guided and pidinet.PIDINET.path.exists()):
-                edges = pidinet.load(pidinet_weights)
-            elif inpainter.guided:
-                _log.info(
-                    "No sketches are suggested: that needs %s (%s) as --pidinet_weights=FILE.",
-                    pidinet.PIDINET.name,
-                    pidinet.PIDINET.url,
-                )
-        except (FileNotFoundError, UnusableModel, WeightsInvalid) as error:
-            raise StudioError(str(error)) from error
+        inpainter = Inpainter.load(checkpoint, step)
+        edges = None
+        if pidinet_weights or (inpainter.guided and pidinet.PIDINET.path.exists()):
+            edges = pidinet.load(pidinet_weights)
+        elif inpainter.guided:
+            _log.info(
+                "No sketches are suggested: that needs %s (%s) as --pidinet_weights=FILE.",
+                pidinet.PIDINET.name,
+                pidinet.PIDINET.url,
+            )
         return cls(inpainter, edges)
 
     def fill(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int) -> Filled:
@@ -120,7 +111,7 @@ class Studio:
             Filled.
 
         Raises:
-            StudioError: There is no hole or nothing but a hole, a shape does not fit, the model needs lines and gets
+            UserError: There is no hole or nothing but a hole, a shape does not fit, the model needs lines and gets
                 none, or the photo is too large for the memory.
         """
         started = time.perf_counter()
@@ -133,16 +124,14 @@ class Studio:
         # A pixel that covers any missing one counts as missing.
         small_hole = touched(full_hole, shape)
         if small_hole.all():
-            raise StudioError(
-                "All of the photo is brushed, so nothing is left to continue from; erase some of the hole."
-            )
+            raise UserError("All of the photo is brushed, so nothing is left to continue from; erase some of the hole.")
         drawn = None if lines is None else _thinned(touched(lines, shape))[None]
         try:
             made = self._inpainter.predict(small[None], small_hole[None], drawn, margin=0)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise StudioError(
+            raise UserError(
                 "That is too large for the memory of this machine; choose a smaller working size."
             ) from error
         completed = made.completed[0]
@@ -162,10 +151,10 @@ class Studio:
             bool [h, w], True = line; in the photo's proportions, with a shortest side of 256 or less.
 
         Raises:
-            StudioError: PiDiNet's weights are missing, or the photo is too narrow.
+            UserError: PiDiNet's weights are missing, or the photo is too narrow.
         """
         if self._edges is None:
-            raise StudioError("There are no weights of PiDiNet here; start the page with --pidinet_weights=FILE.")
+            raise UserError("There are no weights of PiDiNet here; start the page with --pidinet_weights=FILE.")
         _check_shape(photo)
         photo = resize_only(photo, _SKETCH_SIDE)
         height, width = photo.shape[:2]
@@ -183,22 +172,22 @@ class Studio:
         _check_shape(photo)
         for kind, drawn in (("hole", hole), ("sketch", lines)):
             if drawn is not None and not _same_proportions(drawn.shape, photo.shape[:2]):
-                raise StudioError(f"The {kind} has other proportions than the photo; draw it on the photo itself.")
+                raise UserError(f"The {kind} has other proportions than the photo; draw it on the photo itself.")
         if not hole.any():
-            raise StudioError("Nothing is brushed yet; brush over what should be replaced.")
+            raise UserError("Nothing is brushed yet; brush over what should be replaced.")
         if lines is None:
             if self.needs_lines:
-                raise StudioError("This model always needs lines; draw some inside the hole.")
+                raise UserError("This model always needs lines; draw some inside the hole.")
         elif not self.guided:
-            raise StudioError("This model was trained without sketches and takes no lines.")
+            raise UserError("This model was trained without sketches and takes no lines.")
 
 
 def _check_shape(photo: np.ndarray) -> None:
     shortest, longest = sorted(photo.shape[:2])
     if shortest < _SMALLEST_SIDE:
-        raise StudioError(f"The photo must have at least {_SMALLEST_SIDE} pixels each way.")
+        raise UserError(f"The photo must have at least {_SMALLEST_SIDE} pixels each way.")
     if longest > _LONGEST_SHAPE * shortest:
-        raise StudioError(f"The photo is too narrow: one side is more than {_LONGEST_SHAPE} times the other; crop it.")
+        raise UserError(f"The photo is too narrow: one side is more than {_LONGEST_SHAPE} times the other; crop it.")
 
 
 def _same_proportions(drawn: tuple[int, ...], photo: tuple[int, ...]) -> bool:

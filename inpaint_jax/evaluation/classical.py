@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
+from inpaint_jax.errors import UserError
+
 _PATCH_RADIUS = 3  # patches of 7 x 7 pixels, as in pypatchmatch's examples
 _RADIUS = 3  # pixels around a missing one that OpenCV's methods look at, as in its tutorials
 
@@ -70,7 +72,7 @@ def complete(method: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         uint8 [H, W, 3], the known pixels as given.
 
     Raises:
-        ValueError: There is no such method.
+        UserError: There is no such method.
     """
     check(method)
     if not mask.any():
@@ -87,10 +89,10 @@ def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
         names: Names that the message offers.
 
     Raises:
-        ValueError: There is no such method, or the library that it needs is not installed.
+        UserError: There is no such method, or the library that it needs is not installed.
     """
     if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; choose of {', '.join(names)}.")
+        raise UserError(f"There is no method {method!r}; choose of {', '.join(names)}.")
     if method == "patchmatch":
         try:
             from patchmatch import patch_match
@@ -99,4 +101,4 @@ def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
         else:
             usable = patch_match.patchmatch_available
         if not usable:
-            raise ValueError("The method patchmatch needs its extra: pip install 'inpaint-jax[patchmatch]'.")
+            raise UserError("The method patchmatch needs its extra: pip install 'inpaint-jax[patchmatch]'.")

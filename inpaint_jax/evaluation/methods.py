@@ -22,7 +22,7 @@ def check(method: str) -> None:
     """Checks the name of a method that is not a model.
 
     Raises:
-        ValueError: `method` is not in `NAMES`, or the library that it needs is not installed.
+        UserError: `method` is not in `NAMES`, or the library that it needs is not installed.
     """
     if method != SPLINE:
         classical.check(method, NAMES)

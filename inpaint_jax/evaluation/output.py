@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from inpaint_jax import visualize
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import tables
 from inpaint_jax.evaluation.scores import Scores
 from inpaint_jax.files import write_file
@@ -50,11 +51,11 @@ def check_not_of_another(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuses a folder in which tables and pictures of two evaluations would mix.
 
     Raises:
-        ValueError: The folder holds an evaluation with other settings.
+        UserError: The folder holds an evaluation with other settings.
     """
     path = folder / _METRICS
     if path.exists() and (differing := differences(_settings(path), identity)):
-        raise ValueError(
+        raise UserError(
             f"{folder} holds an evaluation with other settings ({'; '.join(differing)}); give another --output, or "
             "delete it."
         )
@@ -73,7 +74,7 @@ def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")).get("settings", {})
+    return _document(path)["settings"]
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -81,8 +82,20 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no finished evaluation.
+        UserError: The evaluation is damaged.
     """
-    return json.loads((folder / _METRICS).read_text(encoding="utf-8"))["rows"]
+    return _document(folder / _METRICS)["rows"]
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What metrics.json holds: "settings" and "rows"."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document["settings"], dict) or not isinstance(document["rows"], list):
+            raise ValueError("no settings or no rows")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, or give another --output.") from error
+    return document
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from inpaint_jax.data.masks import FolderMasks, FreeFormMasks, Mask, MaskSource, free_form_mask_of_ratio, open_masks
 from inpaint_jax.data.sketches import Sketches
 from inpaint_jax.data.sources import ImageSource
+from inpaint_jax.errors import UserError
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
 """The paper's bins of mask ratios, as (low, high]."""
@@ -187,7 +188,7 @@ def pair(
         The bins that have pairs, by rising ratio.
 
     Raises:
-        ValueError: The kind of masks or the pairing is unknown, or no mask falls into any bin.
+        UserError: The kind of masks is unknown, or no mask falls into any bin.
         UnreadableMask: A mask file cannot be read.
     """
     if pairing not in ("every_bin", "once"):
@@ -199,7 +200,7 @@ def pair(
         bins = _generated(source, images, size, seed, pairing)
     elif masks == "freeform":
         if pairing == "every_bin":
-            raise ValueError(
+            raise UserError(
                 'freeform masks have any ratio; take pairing "once", or masks "generated" to fill all bins.'
             )
         drawn = DrawnMasks(size, seed, images)
@@ -210,7 +211,7 @@ def pair(
     else:
         bins = _from_folder(source, images, open_masks(masks, size), seed, pairing, progress)
     if {part.label for part in bins} <= {OUTSIDE}:
-        raise ValueError(
+        raise UserError(
             f"No mask of {masks} has a hole of at most 0.6 of the image; are black and white exchanged "
             "(folder:PATH?missing=black)?"
         )

@@ -21,9 +21,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from inpaint_jax import __version__, metrics, visualize
 from inpaint_jax.config import Config, Data
 from inpaint_jax.data.images import Resize, UnreadableImage, crop_corner, cut_square, resize_only
-from inpaint_jax.data.masks import UnreadableMask
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
-from inpaint_jax.data.sketches import SketchStore, UnusableSketches, sketch_square
+from inpaint_jax.data.sketches import SketchStore, sketch_square
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import fid, output, tables
@@ -40,10 +39,6 @@ from inpaint_jax.metrics import GaussianStatistics
 from inpaint_jax.nets.fill import HOLE_COLOUR
 
 _log = logging.getLogger("inpaint_jax")
-
-
-class EvaluationError(UserError):
-    """Settings, models or files cannot be used; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,32 +104,26 @@ def evaluate(
         fid, fid_note.
 
     Raises:
-        EvaluationError: Settings make no sense; a model, images, masks, sketches or the Inception weights are missing
-            or damaged, which may show only during the run; or output_dir holds another evaluation, or an unfinished
-            one without `resume`.
+        UserError: Settings make no sense; a model, images, masks, sketches or the Inception weights are missing or
+            damaged, which may show only during the run; or output_dir holds another evaluation, or an unfinished one
+            without `resume`.
     """
     output_dir = Path(output_dir)
-    try:
-        plan = _prepare(models, settings, config, inception_params)
-        unfinished = output_dir / "unfinished.npz"
-        if settings.resume and not unfinished.exists() and output.is_finished(output_dir, plan.identity):
-            _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
-            return output.read_rows(output_dir)
-        state = RunState.open(unfinished, plan.identity, settings.resume)
-        output.check_not_of_another(output_dir, plan.identity)
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError, UnreadableMask, WeightsUnavailable) as error:
-        raise EvaluationError(str(error)) from error
+    plan = _prepare(models, settings, config, inception_params)
+    unfinished = output_dir / "unfinished.npz"
+    if settings.resume and not unfinished.exists() and output.is_finished(output_dir, plan.identity):
+        _log.info("Nothing to do: %s holds this evaluation, finished.", output_dir)
+        return output.read_rows(output_dir)
+    state = RunState.open(unfinished, plan.identity, settings.resume)
+    output.check_not_of_another(output_dir, plan.identity)
+    output_dir.mkdir(parents=True, exist_ok=True)
 
     settings = plan.settings
     output.withdraw(output_dir)
-    try:
-        with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
-            run = _Run(plan, methods, state, output_dir)
-            rows = run.to_the_end()
-            samples = run.samples()
-    except (UnusableSketches, UnreadableMask) as error:
-        raise EvaluationError(str(error)) from error
+    with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
+        run = _Run(plan, methods, state, output_dir)
+        rows = run.to_the_end()
+        samples = run.samples()
     sheet = visualize.image_sheet(samples) if samples else None
     output.write(output_dir, plan.identity, rows, state.scores, sheet)
     state.forget()
@@ -178,7 +167,7 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
     for name in settings.classical:
         check_method(name)
     if not inpainters and not settings.classical:
-        raise ValueError("There is nothing to evaluate; give a --workdir, or --methods.")
+        raise UserError("There is nothing to evaluate; give a --workdir, or --methods.")
     if inception_params is None:
         features, fid_note = _open_inception(settings.fid)
     else:
@@ -389,7 +378,7 @@ def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
     if _clash(names):
         names = [str(path.resolve()) for path in paths]
     if _clash(names):
-        raise ValueError(f"Models need names of their own, not {', '.join(names)}; rename a folder, or give it once.")
+        raise UserError(f"Models need names of their own, not {', '.join(names)}; rename a folder, or give it once.")
     return {name: Inpainter.load(path) for name, path in zip(names, paths)}
 
 
@@ -405,15 +394,15 @@ def _complete(settings: Settings, data: Data, known: bool) -> Settings:
         settings, data=settings.data or data.test, size=settings.size or (data.image_size if known else None)
     )
     if not settings.data:
-        raise ValueError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
+        raise UserError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
     if not settings.size:
-        raise ValueError("No size to evaluate at; give --size=256, or a --config or --workdir that has one.")
+        raise UserError("No size to evaluate at; give --size=256, or a --config or --workdir that has one.")
     if settings.limit is not None and settings.limit < 1:
-        raise ValueError(f"--limit must be at least 1, not {settings.limit}.")
+        raise UserError(f"--limit must be at least 1, not {settings.limit}.")
     at_least = {"batch_size": 1, "size": 11, "workers": 0, "samples": 0, "seed": 0}  # 11: the window of SSIM
     for name, least in at_least.items():
         if getattr(settings, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
+            raise UserError(f"--{name} must be at least {least}, not {getattr(settings, name)}.")
     return settings
 
 
@@ -424,7 +413,7 @@ def _open_sketches(
     if settings.sketches in (None, "none"):
         for name, inpainter in inpainters.items():
             if inpainter.needs_sketch:
-                raise ValueError(
+                raise UserError(
                     f"The model {name} was never trained without a sketch; give those of {settings.data} as "
                     f"--sketches, a folder that inpaint-jax sketch makes with --size={settings.size} "
                     f"--resize={resize}."
@@ -433,7 +422,7 @@ def _open_sketches(
     store = SketchStore(Path(settings.sketches).expanduser())
     store.check(source, size=settings.size, resize=resize, limit=settings.limit)
     if not any(inpainter.guided for inpainter in inpainters.values()):
-        raise ValueError("No model here is guided by sketches; leave out --sketches.")
+        raise UserError("No model here is guided by sketches; leave out --sketches.")
     needed = any(inpainter.needs_sketch for inpainter in inpainters.values())
     store.check_missing(source, limit=settings.limit, needed=needed)
     return store

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import logging
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import output
 from inpaint_jax.evaluation.fid import FEATURES
 from inpaint_jax.evaluation.scores import Scores
@@ -48,28 +48,34 @@ class RunState:
         """Continues from the file, or starts afresh if there is none.
 
         Raises:
-            ValueError: The file is of another evaluation, or exists without `resume`.
+            UserError: The file is damaged, is of another evaluation, or exists without `resume`.
         """
         if not path.exists():
             return cls(path, identity)
         if not resume:
-            raise ValueError(
+            raise UserError(
                 f"{path.parent} holds an unfinished evaluation; go on with it by --resume, or delete {path} to start "
                 "again."
             )
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            document = json.loads(str(arrays.pop("document")))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it to start again.") from error
-        if differing := output.differences(document["identity"], identity):
-            raise ValueError(
+            state = cls._read(path)
+        except Exception as error:  # whatever numpy, zlib and csv say of a file that is cut off or is no such file
+            raise UserError(f"{path} is damaged ({error}); delete it to start again.") from error
+        if differing := output.differences(state.identity, identity):
+            raise UserError(
                 f"{path.parent} holds an unfinished evaluation with other settings ({'; '.join(differing)}); give "
                 "another --output, or the old settings to go on with it."
             )
+        _log.info("Going on in bin %d, behind batch %d.", state.bin + 1, state.batches)
+        return dataclasses.replace(state, identity=identity)
+
+    @classmethod
+    def _read(cls, path: Path) -> "RunState":
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        document = json.loads(str(arrays.pop("document")))
         scores = Scores.from_csv(arrays.pop("scores").tobytes().decode())
-        state = cls(path, identity, document["bin"], document["batches"], scores)
+        state = cls(path, dict(document["identity"]), int(document["bin"]), int(document["batches"]), scores)
         state.distances = {(method, label): found for method, label, found in document["distances"]}
 
         def statistics(prefix: str) -> GaussianStatistics:
@@ -79,7 +85,6 @@ class RunState:
         for number, (method, label) in enumerate(document["statistics"]):
             state.statistics[method, label] = statistics(f"statistics_{number}/")
         state.truth = statistics("truth/") if document["truth"] else None
-        _log.info("Going on in bin %d, after batch %d.", state.bin + 1, state.batches)
         return state
 
     def statistics_of(self, method: str, label: str) -> GaussianStatistics:

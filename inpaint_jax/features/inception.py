@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inpaint_jax.errors import MissingFile
 from inpaint_jax.features import torch_file, weights
 
 FID_INCEPTION = weights.WeightsFile(
@@ -116,14 +117,14 @@ def load(path: str | Path | None = None) -> Params:
         See `from_state_dict`.
 
     Raises:
-        FileNotFoundError: there is no file at `path`.
+        MissingFile: there is no file at `path`.
         weights.WeightsUnavailable: no `path`, nothing in the cache and no network.
         weights.WeightsInvalid: the file does not have the published checksum.
     """
     if path is None:
         path = FID_INCEPTION.fetch()  # verified
     elif not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}: give the path of {FID_INCEPTION.name}.")
+        raise MissingFile(f"There is no file {path}: give the path of {FID_INCEPTION.name}.")
     elif not FID_INCEPTION.matches(path):
         raise weights.WeightsInvalid(
             f"{path} does not have the checksum {FID_INCEPTION.checksum}, so its distances would compare with no "

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inpaint_jax.errors import MissingFile
 from inpaint_jax.features import torch_file, weights
 
 PIDINET = weights.WeightsFile(
@@ -61,13 +62,13 @@ def load(path: str | Path | None = None) -> Params:
         See `from_state_dict`.
 
     Raises:
-        FileNotFoundError: there is no file at `path`.
+        MissingFile: there is no file at `path`.
         weights.WeightsUnavailable: no `path`, nothing in the cache and no network.
         weights.WeightsInvalid: the file is damaged, is none of torch's, or of another network.
     """
     path = PIDINET.fetch() if path is None else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: give the path of {PIDINET.name}.")
+        raise MissingFile(f"There is no file {path}: give the path of {PIDINET.name}.")
     return from_state_dict(torch_file.read(path), source=path)
 
 

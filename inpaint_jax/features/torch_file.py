@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from inpaint_jax.errors import MissingFile
 from inpaint_jax.features import weights
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the plain layout
@@ -55,13 +56,13 @@ def read(path: str | Path) -> Any:
         numpy arrays of the tensor's shape and dtype. Tensors that shared memory share it here.
 
     Raises:
-        FileNotFoundError: there is no file at `path`.
+        MissingFile: there is no file at `path`.
         weights.WeightsInvalid: the file is damaged, is none of torch's, or holds more than a state_dict does (it names
             the opcode or the function that the file asks for).
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise MissingFile(f"There is no file {path}.")
     content = path.read_bytes()
     try:
         if content.startswith(b"PK\x03\x04"):

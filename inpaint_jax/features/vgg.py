@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inpaint_jax.errors import MissingFile
 from inpaint_jax.features import weights
 
 VGG16 = weights.WeightsFile(
@@ -55,13 +56,13 @@ def load(path: str | Path | None = None) -> Params:
         kernels HWIO, float32 numpy arrays: give them to a jitted step as an argument, on whatever devices it uses.
 
     Raises:
-        FileNotFoundError: there is no file at `path`.
+        MissingFile: there is no file at `path`.
         weights.WeightsUnavailable: no `path`, nothing in the cache and no network.
         weights.WeightsInvalid: the file is damaged, or its arrays have other names or shapes.
     """
     path = VGG16.fetch() if path is None else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: give the path of {VGG16.name} or of an .npz cut of it.")
+        raise MissingFile(f"There is no file {path}: give the path of {VGG16.name} or of an .npz cut of it.")
     try:
         params = _read_keras(path) if h5py.is_hdf5(path) else _read_npz(path)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:

@@ -96,6 +96,17 @@ def check_tree(params: Mapping[str, Any], expected: Mapping[str, Any], source: s
     Raises:
         WeightsInvalid: names the missing, the extra and the wrongly shaped keys, as "block/layer/kernel".
     """
+    if faults := tree_faults(params, expected):
+        raise WeightsInvalid(f"{source} does not hold the weights of this network, use the published file ({faults}).")
+
+
+def tree_faults(params: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """In what a tree of arrays differs from a tree of shapes, as "missing: a/b; extra: c"; "" if in nothing.
+
+    Args:
+        params: as of `check_tree`.
+        expected: likewise.
+    """
     found = {key: np.shape(leaf) for key, leaf in _flatten(params).items()}
     wanted = {key: tuple(shape) for key, shape in _flatten(expected).items()}
     faults = {
@@ -107,9 +118,7 @@ def check_tree(params: Mapping[str, Any], expected: Mapping[str, Any], source: s
             if key in found and found[key] != wanted[key]
         ],
     }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_shorten(keys)}" for kind, keys in faults.items() if keys)
-        raise WeightsInvalid(f"{source} does not hold the weights of this network, use the published file ({listed}).")
+    return "; ".join(f"{kind}: {_shorten(keys)}" for kind, keys in faults.items() if keys)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Photos on the disk in, completed photos on the disk out: what inpaint.py does."""
+"""Photos on the disk in, completed photos on the disk out: what inpaint-jax fill does."""
 
 import collections
 import dataclasses
@@ -13,14 +13,12 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from inpaint_jax.data.images import UnreadableImage
 from inpaint_jax.data.masks import read_mask
 from inpaint_jax.data.sources import IMAGE_EXTENSIONS, open_folder
 from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
-from inpaint_jax.inference.export import UnusableModel
 from inpaint_jax.inference.inpainter import Inpainter
-from inpaint_jax.inference.photos import Photo, UnsavablePhoto, read_photo, save_photo, writable_format
+from inpaint_jax.inference.photos import Photo, read_photo, save_photo, writable_format
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -28,10 +26,6 @@ _TRANSPARENT_BELOW = 128
 
 # A line of one pixel's width that is smoothed and lies between two rows has half of its strength in each; 128 tears it.
 _LINE_FROM = 64
-
-
-class InpaintingError(UserError):
-    """Something that whoever asked can mend; the message says how, in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,25 +81,20 @@ def inpaint_files(
         Summary.
 
     Raises:
-        InpaintingError: nothing can be done at all: no photo, no model, a sketch for a model that takes none or none
+        UserError: nothing can be done at all: no photo, no model, a sketch for a model that takes none or none
             for one that needs it, one path for both mask and sketch, or a photo would be overwritten.
     """
     rules = rules or HoleRules()
     masks, sketches = _Guides("mask", mask), _Guides("sketch", sketch)
     for kind, other in (("mask", masks.path), ("image", Path(image).expanduser())):
         if sketches.path and other and other.exists() and sketches.path.samefile(other):
-            raise InpaintingError(
-                f"{sketches.path} is given as --{kind} and as --sketch; draw the sketch's lines apart."
-            )
+            raise UserError(f"{sketches.path} is given as --{kind} and as --sketch; draw the sketch's lines apart.")
     tasks = _plan(Path(image).expanduser(), os.fspath(output), masks, sketches)
-    try:
-        inpainter = Inpainter.load(checkpoint, step)
-    except (FileNotFoundError, UnusableModel) as error:
-        raise InpaintingError(str(error)) from error
+    inpainter = Inpainter.load(checkpoint, step)
     if sketch is not None and not inpainter.guided:
-        raise InpaintingError(f"The model {inpainter.name} was trained without sketches; leave out --sketch.")
+        raise UserError(f"The model {inpainter.name} was trained without sketches; leave out --sketch.")
     if sketch is None and inpainter.needs_sketch:
-        raise InpaintingError(
+        raise UserError(
             f"The model {inpainter.name} was never trained without a sketch; give one as --sketch, white on black."
         )
     logger.info("Model %s of step %d, from %s.", inpainter.name, inpainter.step, checkpoint)
@@ -118,7 +107,7 @@ def inpaint_files(
                 guides = masks.path_for(name), sketches.path_for(name)
                 notes.update(inpaint_file(inpainter, photo, guides[0], target, rules, guides[1]))
                 written.append(target)
-            except (InpaintingError, UnreadableImage, UnsavablePhoto, OSError) as error:
+            except (UserError, OSError) as error:
                 failed[photo] = str(error)
                 logger.error("%s", error)
     for note, count in notes.items():
@@ -160,7 +149,7 @@ def inpaint_file(
         what the output's format cannot keep, see `save_photo`.
 
     Raises:
-        InpaintingError: no hole to be found, mask or sketch of another size than the photo, a sketch that is no
+        UserError: no hole to be found, mask or sketch of another size than the photo, a sketch that is no
             lines but fills more than half of the photo or of the hole, or too large a photo for the memory.
         ValueError: the model takes no sketch and is given one, or needs one and is given none.
         UnreadableImage: photo, mask or sketch cannot be read.
@@ -193,7 +182,7 @@ def inpaint_file(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise InpaintingError(
+        raise UserError(
             f"{photo}, {_size(hole)}, is too large for the memory of this device; make the photo smaller."
         ) from error
     return save_photo(output, completed, dataclasses.replace(like, alpha=None) if mask is None else like)
@@ -201,7 +190,7 @@ def inpaint_file(
 
 def _hole_of_alpha(photo: Photo, name: Path) -> np.ndarray:
     if photo.alpha is None:
-        raise InpaintingError(
+        raise UserError(
             f"{name} has no alpha channel to take the hole from; give a --mask, or erase the hole in an image editor "
             "and save the photo as PNG."
         )
@@ -234,8 +223,8 @@ def _lines_of_file(photo: Photo, name: Path, sketch: Path, rules: HoleRules, hol
         inverse = _of_size_of(photo, name, sketch, ink[other] >= _LINE_FROM, rules)
         if (inverse & hole).any() and not _is_too_much(inverse, hole):
             cure = "leave out" if rules.invert_sketch else "add"
-            raise InpaintingError(f"{sentence}; is it inverted: {cure} --invert_sketch?")
-    raise InpaintingError(f"{sentence}; draw thin lines, white on black or on a transparent ground.")
+            raise UserError(f"{sentence}; is it inverted: {cure} --invert_sketch?")
+    raise UserError(f"{sentence}; draw thin lines, white on black or on a transparent ground.")
 
 
 def _is_too_much(lines: np.ndarray, hole: np.ndarray) -> bool:
@@ -259,11 +248,11 @@ def _of_size_of(photo: Photo, name: Path, sketch: Path, lines: np.ndarray, rules
     raise _other_size("sketch", sketch, lines, photo, name)
 
 
-def _other_size(kind: str, file: Path, pixels: np.ndarray, photo: Photo, name: Path) -> InpaintingError:
+def _other_size(kind: str, file: Path, pixels: np.ndarray, photo: Photo, name: Path) -> UserError:
     cure = f"give a {kind} of the photo's size, or --resize_mask"
     if pixels.shape == photo.pixels.shape[1::-1]:
         cure = "one of them is turned by its EXIF orientation, it seems, so save both upright"
-    return InpaintingError(f"The {kind} {file} is {_size(pixels)}, but {name} is {_size(photo.pixels)}; {cure}.")
+    return UserError(f"The {kind} {file} is {_size(pixels)}, but {name} is {_size(photo.pixels)}; {cure}.")
 
 
 def _size(pixels: np.ndarray) -> str:
@@ -283,7 +272,7 @@ class _Guides:
             return
         if not path.is_dir():
             if not path.is_file():
-                raise InpaintingError(f"There is no {kind} {path}; correct --{kind}.")
+                raise UserError(f"There is no {kind} {path}; correct --{kind}.")
             self.files = [path]
             return
         self._by_name = collections.defaultdict(list)
@@ -301,8 +290,8 @@ class _Guides:
             return found[0]
         if found:
             plural = "masks" if self.kind == "mask" else "sketches"
-            raise InpaintingError(f"{name} has several {plural}, {', '.join(map(str, found))}; leave one of them.")
-        raise InpaintingError(f"{name} has no {self.kind} in {self.path}; put {stem}.png there.")
+            raise UserError(f"{name} has several {plural}, {', '.join(map(str, found))}; leave one of them.")
+        raise UserError(f"{name} has no {self.kind} in {self.path}; put {stem}.png there.")
 
 
 def _plan(image: Path, output: str, *guides: _Guides) -> list[tuple[Path, str, Path]]:
@@ -310,12 +299,10 @@ def _plan(image: Path, output: str, *guides: _Guides) -> list[tuple[Path, str, P
     target = Path(output).expanduser()
     if image.is_dir():
         if target.is_file():
-            raise InpaintingError(f"{target} is a file; a folder of photos needs a folder for --output.")
+            raise UserError(f"{target} is a file; a folder of photos needs a folder for --output.")
         here, others = image.resolve(), [path.resolve() for path in (target, *(g.path for g in guides)) if path]
         if here in others:
-            raise InpaintingError(
-                f"Photos, masks, sketches and results need a folder each, not {image} for two of them."
-            )
+            raise UserError(f"Photos, masks, sketches and results need a folder each, not {image} for two of them.")
         # Masks, sketches and earlier results may lie among the photos.
         inside = [path for path in others if path.is_relative_to(here)]
         tasks = [
@@ -327,18 +314,16 @@ def _plan(image: Path, output: str, *guides: _Guides) -> list[tuple[Path, str, P
         if target.is_dir() or output.endswith(os.sep):
             target = target / image.name
         if target.suffix and writable_format(target) is None:
-            raise InpaintingError(f"{target} has no image format's extension; end it in .png, .jpg, .webp or .tif.")
+            raise UserError(f"{target} has no image format's extension; end it in .png, .jpg, .webp or .tif.")
         tasks = [(image, image.name, target)]
     else:
-        raise InpaintingError(f"There is no photo and no folder {image}; correct --image.")
+        raise UserError(f"There is no photo and no folder {image}; correct --image.")
     if not tasks:
-        raise InpaintingError(f"There are no photos in {image}; correct --image.")
+        raise UserError(f"There are no photos in {image}; correct --image.")
     given = _identities([*(photo for photo, _, _ in tasks), *(file for guide in guides for file in guide.files)])
     for _, _, target in tasks:
         if target.exists() and _identities([target]) <= given:
-            raise InpaintingError(
-                f"{target} is one of the files given and would be overwritten; give another --output."
-            )
+            raise UserError(f"{target} is one of the files given and would be overwritten; give another --output.")
     return tasks
 
 
@@ -347,7 +332,7 @@ def _files_of(folder: Path, flag: str) -> list[tuple[str, Path]]:
         return [(name, folder / name) for name in open_folder(os.fspath(folder)).names]
     except ValueError as error:
         extensions = ", ".join(sorted(IMAGE_EXTENSIONS))
-        raise InpaintingError(f"{folder} has no image files ({extensions}); correct {flag}.") from error
+        raise UserError(f"{folder} has no image files ({extensions}); correct {flag}.") from error
 
 
 def _identities(files: Iterable[Path]) -> set[tuple[int, int]]:

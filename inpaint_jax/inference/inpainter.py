@@ -12,10 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from inpaint_jax import checkpoints, runs
 from inpaint_jax.config import Config
-from inpaint_jax.errors import UserError
-from inpaint_jax.inference import export
+from inpaint_jax.models import load_model
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.mhtma import head_count
 from inpaint_jax.systems.mhtma import make_generator
@@ -98,7 +96,6 @@ class Inpainter:
         self.guided = config.model.sketch
         self.needs_sketch = self.guided and config.data.sketch_dropout == 0
         self.generator = make_generator(config)
-        _check_params(self.generator, params, self.guided)
         devices = jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
         self._devices = len(devices)
@@ -116,17 +113,9 @@ class Inpainter:
             step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
         Raises:
-            UserError: there is no such path, or no such checkpoint in it; or it is something else, or damaged.
+            UserError: see `models.load_model`.
         """
-        path = Path(path).expanduser()
-        if path.is_file():
-            params, config, saved_step = export.read_model(path)
-            if step not in (None, saved_step):
-                raise export.UnusableModel(
-                    f"{path} holds the generator of step {saved_step} alone, not of step {step}."
-                )
-            return cls(Config.read(config, source=str(path)), params, saved_step)
-        return cls(runs.read_config(path), *checkpoints.load_generator(path, step))
+        return cls(*load_model(path, step))
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None) -> np.ndarray:
         """Fills the hole of an image, or of each image of a batch; given pixels come back bit-identical.
@@ -276,23 +265,6 @@ class Inpainter:
         """[B, ...], the last one repeated until all devices have the same share; a single one runs on the first."""
         more = 0 if len(x) == 1 else -len(x) % self._devices
         return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-
-
-def _check_params(generator: Generator, params: Any, guided: bool) -> None:
-    """Whether the parameters are those of the generator that the config describes."""
-    shape = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    mask = jax.ShapeDtypeStruct((1, 64, 64), jnp.float32)
-    wanted = jax.eval_shape(generator.init, jax.random.key(0), shape, mask, mask if guided else None)["params"]
-    wanted, found = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (wanted, params)
-    )
-    if wanted != found:
-        name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise UserError(
-            f"The weights are not those of the config: {name} is {found.get(name, 'missing')} there, "
-            f"{wanted.get(name, 'absent')} by the config; put back the config.json of the run, or its checkpoint."
-        )
 
 
 def padded_side(side: int, image_size: int) -> int:

@@ -183,7 +183,7 @@ def masks_by_ratio(workdir: str | Path, count: int = 4, *, seed: int = 0) -> dic
 
 
 def evaluation_sketches(workdir: str | Path) -> str:
-    """The value of `inpaint-jax evaluate --sketches` for a run, if its own sketches can be used.
+    """What inpaint-jax evaluate is to be given as --sketches for a run, as far as its own sketches serve.
 
     Args:
         workdir: Workdir of the run.
@@ -215,7 +215,7 @@ def sketch_steps(
 ) -> dict[str, np.ndarray]:
     """How a sketch is made from a photo, step by step (Fig. 11).
 
-    The steps are those of `inpaint-jax sketch`, on the whole photo; the middle of each is returned.
+    As `inpaint-jax sketch` does it, of the whole photo; what is shown is the middle of each step.
 
     Args:
         data: Photos, as in configs; the first ones are taken.

@@ -30,10 +30,6 @@ _SETTINGS = {
 _NOT_SEARCHED = ("checkpoints", "samples", "sketches", "images")
 
 
-class ReportError(UserError):
-    """A workdir or an evaluation cannot be read; the message says what to do."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """A finished evaluation.
@@ -113,7 +109,7 @@ class Run:
             if not patient or stale_steps >= (schedule.get("patience_steps") or math.inf):
                 return f"Finished: the validation's {self.select_by} has not fallen for {stale_epochs:.1f} epochs."
         to_go = f" of at most {limit:,}" if limit else ""
-        return f"Not finished: step {step:,}{to_go} is logged, epoch {epoch:.1f}. The same train.py command goes on."
+        return f"Not finished: step {step:,}{to_go} is logged, epoch {epoch:.1f}. The same inpaint-jax train goes on."
 
     def training_seconds(self) -> float | None:
         """Time of the training steps by their logged speed, without validating, saving and compiling."""
@@ -142,7 +138,7 @@ def gather(workdir: str | Path, evaluations: Sequence[str | Path] = ()) -> Run:
         evaluations: Folders written by `inpaint-jax evaluate`; those below the workdir by default.
 
     Raises:
-        ReportError: There is no such run, one of its files is damaged, or a named folder holds no evaluation.
+        UserError: There is no such run, one of its files is damaged, or a named folder holds no evaluation.
     """
     workdir = Path(workdir)
     config = _config(workdir)
@@ -157,9 +153,10 @@ def gather(workdir: str | Path, evaluations: Sequence[str | Path] = ()) -> Run:
         folder=workdir.resolve().name,
         config={"": flat} | {name: value for name, value in config.items() if isinstance(value, Mapping)},
         parameters=_parameters(workdir),
-        rows=_log(workdir, writers.METRICS_FILE, ("step", "epoch")),
+        # Neither is there where the run has just begun.
+        rows=writers.read_metrics(workdir) if (workdir / writers.METRICS_FILE).exists() else [],
         sheets=_sheets(workdir),
-        environments=_log(workdir, writers.ENVIRONMENT_FILE, ("step",)),
+        environments=writers.read_lines(started) if (started := workdir / writers.ENVIRONMENT_FILE).exists() else [],
         evaluations=found,
         remarks=remarks,
     )
@@ -189,26 +186,10 @@ def thin_out(count: int, limit: int, always: Sequence[int] = ()) -> list[int]:
 
 def _config(workdir: Path) -> dict[str, Any]:
     if workdir.is_file():
-        raise ReportError(
+        raise UserError(
             f"{workdir} is a file, and an exported model has no history; give the workdir of its training run."
         )
     return read_config(workdir).to_dict()
-
-
-def _log(workdir: Path, file: str, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """Reads a log line by line, so that the message can name a damaged line."""
-    path = workdir / file
-    rows = []
-    content = path.read_bytes() if path.exists() else b""  # a run that has just begun has none
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            row = json.loads(line)
-            if not all(isinstance(row[name], int | float) for name in needed):
-                raise ValueError(f"no {needed}")
-        except (ValueError, TypeError, KeyError) as error:
-            raise ReportError(f"{path} is damaged in line {number}; remove that line.") from error
-        rows.append(row)
-    return rows
 
 
 def _parameters(workdir: Path) -> dict[str, int]:
@@ -230,18 +211,20 @@ def _evaluations_below(workdir: Path, remarks: list[str]) -> Iterator[Evaluation
         inner[:] = sorted(name for name in inner if name not in _NOT_SEARCHED)
         name = os.path.relpath(folder, workdir)
         if _UNFINISHED_FILE in files:
-            remarks.append(f"The evaluation in {name} is not finished: the same evaluate.py with --resume goes on.")
+            remarks.append(f"The evaluation in {name} is not finished: inpaint-jax evaluate --resume goes on.")
         elif _EVALUATION_FILE in files:
             try:
                 yield _evaluation(Path(folder), name)
-            except ReportError as error:
+            except UserError as error:
                 remarks.append(str(error))
 
 
 def _evaluation(folder: Path, name: str) -> Evaluation:
     path = folder / _EVALUATION_FILE
     if not path.is_file():
-        raise ReportError(f"{folder} holds no finished evaluation; give the --output of an evaluate.py that has ended.")
+        raise UserError(
+            f"{folder} holds no finished evaluation; give the --output of an inpaint-jax evaluate that has ended."
+        )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         rows, settings = document["rows"], document["settings"]
@@ -249,4 +232,4 @@ def _evaluation(folder: Path, name: str) -> Evaluation:
         about += [f"{model} at step {found['step']}" for model, found in settings.get("models", {}).items()]
         return Evaluation(name, folder, ", ".join(about), rows, tables.lines(rows), tables.notes(rows))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ReportError(f"The evaluation in {name} is damaged; run its evaluate.py again.") from error
+        raise UserError(f"The evaluation in {name} is damaged; run its inpaint-jax evaluate again.") from error

@@ -3,13 +3,18 @@
 import importlib.resources
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from inpaint_jax import __version__, visualize
-from inpaint_jax.report.facts import Evaluation, Run, thin_out
+from inpaint_jax.files import write_file
+from inpaint_jax.report.facts import Evaluation, Run, gather, thin_out
 from inpaint_jax.report.pictures import Picture, panels, photo_sheet
+
+_log = logging.getLogger("inpaint_jax")
 
 _SHEETS = 9
 _VALIDATIONS = 12
@@ -24,6 +29,35 @@ _VALIDATION_COLUMNS = {
 }
 # The page may use its own style and pictures, and may load nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(workdir: str | Path, output: str | Path | None = None, evaluations: Sequence[str | Path] = ()) -> Path:
+    """Writes the report of a run.
+
+    Args:
+        workdir: Workdir of the run.
+        output: File to write; WORKDIR/report.html by default.
+        evaluations: see `facts.gather`.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        UserError: See `facts.gather`.
+        OSError: The file cannot be written.
+    """
+    output = Path(output) if output else Path(workdir) / "report.html"
+    run = gather(workdir, evaluations)
+    content = render(run).encode("utf-8", "replace")  # a file name may hold what UTF-8 cannot
+    write_file(output, content)
+    _log.info(
+        "Wrote %s (%.1f MiB): %d log lines, %d evaluation(s).",
+        output,
+        len(content) / 2**20,
+        len(run.rows),
+        len(run.evaluations),
+    )
+    return output
 
 
 def render(run: Run) -> str:
@@ -184,7 +218,7 @@ def _left_out(shown: int, count: int, what: str, where: str = "") -> str:
 
 def _evaluations(run: Run) -> str:
     text = "".join(_evaluation(evaluation) for evaluation in run.evaluations)
-    text = text or _nothing("No finished evaluation (evaluate.py --workdir=… --output=…) was found.")
+    text = text or _nothing("No finished evaluation (inpaint-jax evaluate --workdir=… --output=…) was found.")
     return text + "".join(_nothing(remark) for remark in run.remarks)
 
 

@@ -1,6 +1,7 @@
 """The paper's system: coarse and refinement network with MHTMA, global-local discriminator, the losses of eq. (6)."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +10,9 @@ import optax
 
 from inpaint_jax.config import Config
 from inpaint_jax.data.masks import local_crop_side
+from inpaint_jax.errors import UserError
 from inpaint_jax.features import vgg
+from inpaint_jax.features.weights import tree_faults
 from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
@@ -106,3 +109,27 @@ def learning_rate(config: Config, peak: float) -> optax.ScalarOrSchedule:
     if config.optimizer.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, config.train.max_steps)
     return optax.linear_schedule(0.0, peak, warmup) if warmup else peak
+
+
+def check_params(config: Config, params: Any, where: str | Path) -> None:
+    """Compares parameters with those that the generator of a config has; nothing is computed.
+
+    Args:
+        config: of the run.
+        params: nested dict of arrays.
+        where: what messages call the model.
+
+    Raises:
+        UserError: the parameters have other names or shapes.
+    """
+    side = 4 * max(8, config.model.patch_size)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1, side, side), jnp.float32)
+    key = jax.eval_shape(jax.random.key, 0)
+    init = make_generator(config).init
+    expected = jax.eval_shape(init, key, image, mask, mask if config.model.sketch else None)["params"]
+    if faults := tree_faults(params, jax.tree.map(lambda leaf: leaf.shape, expected)):
+        raise UserError(
+            f"The parameters of {where} are not those of the model that its config describes ({faults}); put back the "
+            "config of the run, or its checkpoints."
+        )

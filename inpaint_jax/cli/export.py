@@ -1,0 +1,19 @@
+"""One file to publish: inpaint-jax export --checkpoint=runs/places2 --output=places2.safetensors [--step=1000]."""
+
+from absl import flags
+
+REQUIRED = ("checkpoint", "output")
+
+
+def define(values: flags.FlagValues) -> None:
+    """The flags."""
+    flags.DEFINE_string("checkpoint", None, "The workdir of a training run.", flag_values=values)
+    flags.DEFINE_string("output", None, "The file to write, NAME.safetensors.", flag_values=values)
+    flags.DEFINE_integer("step", None, "Which checkpoint; the best one by default.", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Hands over to `models.export`."""
+    from inpaint_jax.models import export
+
+    export(values.checkpoint, values.output, values.step)

@@ -1,0 +1,53 @@
+"""Fills holes: inpaint-jax fill --checkpoint=runs/places2 --image=photo.jpg --mask=hole.png --output=out.png.
+
+--checkpoint is a workdir or a file of inpaint-jax export. --image may be a folder; then --mask is a folder with a mask
+of the same name for every photo, or one file for all, and --output a folder. Without --mask, the transparent part of a
+photo is the hole. A model that is guided by sketches takes --sketch=lines.png, found like masks: white lines on black,
+or lines of any colour on a transparent ground, one pixel wide at best, as in its training; only those in the hole
+count.
+"""
+
+from absl import flags
+
+REQUIRED = ("checkpoint", "image", "output")
+
+
+def define(values: flags.FlagValues) -> None:
+    """The flags."""
+    flags.DEFINE_string("checkpoint", None, "The workdir of a training run, or an exported file.", flag_values=values)
+    flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.", flag_values=values)
+    flags.DEFINE_string("image", None, "A photo, or a folder of photos.", flag_values=values)
+    flags.DEFINE_string(
+        "mask", None, "White = missing; a file, or a folder. Without it, transparent = missing.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "sketch",
+        None,
+        "White = line or, in a file with transparent parts, whatever is drawn; a file, or a folder; for models guided "
+        "by sketches.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("output", None, "The file to write, or a folder.", flag_values=values)
+    flags.DEFINE_bool("invert_mask", False, "Black (or opaque) = missing.", flag_values=values)
+    flags.DEFINE_bool(
+        "invert_sketch",
+        False,
+        "Black = line: a drawing on white paper; not needed for a transparent ground.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "resize_mask", False, "Bring a mask or sketch of another size to that of its photo.", flag_values=values
+    )
+
+
+def run(values: flags.FlagValues) -> int:
+    """Hands over to `inference.files.inpaint_files`; 0, or 1 if some photos failed, or 2 if all did."""
+    from inpaint_jax.inference import files
+
+    rules = files.HoleRules(invert=values.invert_mask, resize=values.resize_mask, invert_sketch=values.invert_sketch)
+    summary = files.inpaint_files(
+        values.checkpoint, values.image, values.output, values.mask, values.sketch, step=values.step, rules=rules
+    )
+    if not summary.failed:
+        return 0
+    return 1 if summary.written else 2

@@ -1,0 +1,143 @@
+"""Trained models: the generator's parameters with the config that describes them, from a workdir or one file.
+
+The file to publish is safetensors, which is read without executing anything. Its metadata (strings) are `format`,
+`format_version`, `inpaint_jax` (our version), `step` and `config` (config.json as it stands, the paths of its data
+included). A tensor is named by its path: "coarse/GatedConv_0/conv/kernel".
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from inpaint_jax import __version__, checkpoints
+from inpaint_jax.config import Config
+from inpaint_jax.errors import MissingFile, UserError
+from inpaint_jax.files import write_file
+from inpaint_jax.runs import read_config
+from inpaint_jax.systems.mhtma import check_params
+
+logger = logging.getLogger("inpaint_jax")
+
+FORMAT = "inpaint_jax generator"
+FORMAT_VERSION = "1"
+
+
+def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, int]:
+    """Loads a trained generator.
+
+    Args:
+        path: the workdir of a run, or a file that `inpaint-jax export` wrote.
+        step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
+
+    Returns:
+        config, parameters, and the step that they are of.
+
+    Raises:
+        MissingFile: there is no such path, or no such checkpoint in it.
+        UserError: the path is something else, damaged, or a file of another step than `step`.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        params, fields, saved_step = read_model(path)
+        if step not in (None, saved_step):
+            raise UserError(
+                f"{path} holds the generator of step {saved_step} alone, not of step {step}; leave out --step."
+            )
+        config = Config.read(fields, source=str(path))
+    else:
+        config = read_config(path)
+        params, saved_step = checkpoints.load_generator(path, step)
+    check_params(config, params, path)
+    return config, params, saved_step
+
+
+def write_model(path: str | Path, params: Any, config: Mapping[str, Any], step: int) -> None:
+    """Writes the file, in one piece or not at all.
+
+    Args:
+        path: of the file; its folder is made.
+        params: nested dict of arrays.
+        config: nested dict, as JSON can hold.
+        step: of the run, that the parameters are of.
+    """
+    path = Path(path)
+    # Contiguous and in row-major order: safetensors writes the memory of an array as it lies.
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "inpaint_jax": __version__,
+        "step": str(step),
+        "config": json.dumps(config),
+    }
+    write_file(path, safetensors.numpy.save(tensors, metadata))
+
+
+def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
+    """Reads such a file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        parameters (nested dict of numpy arrays), config and step.
+
+    Raises:
+        MissingFile: there is no such file.
+        UserError: the file is of another kind, damaged, or of a later format than this version knows.
+    """
+    if not Path(path).is_file():
+        raise MissingFile(
+            f"There is no file {path}; give the workdir of a run, or a file that inpaint-jax export wrote."
+        )
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path} is no exported model ({error}); give the workdir of a run, or a file that "
+            "inpaint-jax export wrote."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} holds tensors, but not those of a generator that inpaint-jax export wrote.")
+    if (version := metadata.get("format_version")) != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {version}, written by inpaint_jax {metadata.get('inpaint_jax')}; "
+            f"inpaint_jax {__version__} reads format {FORMAT_VERSION}: update inpaint_jax."
+        )
+    try:
+        return unflatten_dict(tensors, sep="/"), json.loads(metadata["config"]), int(metadata["step"])
+    except (KeyError, ValueError, TypeError) as error:  # TypeError: of tensors "a" and "a/b"
+        raise UserError(f"The metadata of {path} is damaged ({error}); export the model once more.") from error
+
+
+def export(workdir: str | Path, output: str | Path, step: int | None = None) -> int:
+    """Writes the generator of a run into one file.
+
+    Args:
+        workdir: the folder of the run.
+        output: the file to write.
+        step: which checkpoint; the best one by default (the latest, if none was validated).
+
+    Returns:
+        the step.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or it is damaged.
+        OSError: the file cannot be written.
+    """
+    config = read_config(workdir)
+    params, step = checkpoints.load_generator(workdir, step)
+    check_params(config, params, workdir)
+    write_model(output, params, config.to_dict(), step)
+    size = Path(output).stat().st_size / 2**20
+    logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)
+    return step
