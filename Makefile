@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 
 # Trains a small model on photos that ship with scikit-image, and evaluates it; all ends up in runs/quickstart.
 quickstart: $(VENV)/.installed
-	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
-	$(BIN)/python evaluate.py --workdir=runs/quickstart --output=runs/quickstart/eval --resume --fid=off \
+	$(BIN)/inpaint-jax train --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/inpaint-jax evaluate --workdir=runs/quickstart --output=runs/quickstart/eval --resume --fid=off \
 		--methods=mean,telea,navier_stokes,biharmonic,tension_spline
 
 # Runs the notebooks on that model; pages to open in a browser end up in runs/quickstart/notebooks.
