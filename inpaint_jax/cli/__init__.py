@@ -107,6 +107,9 @@ def _parse(name: str, command: ModuleType, values: flags.FlagValues, arguments: 
             text = re.sub(f": .*{theirs}.*", f": {ours} is wanted", text)
         raise UserError(f"{text}; see {PROGRAM} {name} --help.") from error
     wanted = getattr(command, "POSITIONAL", ())
+    for flag in values:
+        if values[flag].value == "":
+            values[flag].unparse()  # an empty path would be the working directory
     if extra := positional[len(wanted) :]:
         raise UserError(f"Flags are written --name=value; what is {extra[0]!r}?")
     missing = [*wanted[len(positional) :], *(f"--{flag}" for flag in command.REQUIRED if values[flag].value is None)]
@@ -134,7 +137,7 @@ def _help(command: ModuleType, values: flags.FlagValues) -> str:
     lines = [f"{command.__doc__.strip()}\n"]
     for flag in values:
         default = values[flag].default
-        shown = "" if default in (None, [], False) else f" [{values[flag].default_as_str.strip(chr(39))}]"
+        shown = "" if default is None or default is False or default == [] else f" [{default}]"
         needed = " (needed)" if flag in command.REQUIRED else ""
         lines.append(f"  --{flag}{needed}{shown}\n        {values[flag].help}")
     return "\n".join(lines)

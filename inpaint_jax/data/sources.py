@@ -158,6 +158,8 @@ class TfdsSource:
             builder = tfds.builder(self.dataset, data_dir=self.data_dir, file_format="array_record")
         except tfds.core.registered.DatasetNotFoundError as error:
             raise UserError(f"TFDS has no data set {self.dataset!r}; correct its name.") from error
+        except (ValueError, AssertionError) as error:  # of names, configs and versions that it cannot make sense of
+            raise UserError(f"TFDS cannot open {self.dataset!r}; correct it to NAME or NAME/CONFIG.") from error
         if not builder.is_prepared():
             arguments = f"{self.dataset!r}, data_dir={self.data_dir!r}, file_format='array_record'"
             raise MissingFile(

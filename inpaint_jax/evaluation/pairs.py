@@ -208,6 +208,8 @@ def pair(
         bins = _sorted_into_bins(
             source, images, ratios, lambda chosen: DrawnMasks(size, seed, tuple(images[i] for i in chosen))
         )
+    elif not masks.startswith("folder:"):
+        raise UserError(f"Masks {masks!r} are unknown; write generated, freeform or folder:PATH.")
     else:
         bins = _from_folder(source, images, open_masks(masks, size), seed, pairing, progress)
     if {part.label for part in bins} <= {OUTSIDE}:
