@@ -24,10 +24,10 @@ MAY_IMPORT = {
     "cli": "training evaluation inference sketching report demo errors compilation config",
     "demo": "inference data features compilation errors",
     "report": "evaluation checkpoints runs writers visualize files errors",
-    "inspection": "inference checkpoints data visualize features metrics nets",
+    "inspection": "inference sketching checkpoints data visualize features metrics nets",
     # what commands start
     "training": "systems sketching devices runs checkpoints data writers visualize config nets losses features errors",
-    "evaluation": "inference checkpoints data writers visualize features losses metrics nets files errors",
+    "evaluation": "inference sketching checkpoints data writers visualize features losses metrics nets files errors",
     "inference": "checkpoints data visualize features nets systems files errors",
     "sketching": "data features compilation files errors",
     # whole models
@@ -68,7 +68,7 @@ RULES = [
     Rule("no I/O in the nets, losses and metrics", "nets losses metrics", FILES, never_call="open print input"),
     Rule(
         "numpy only, worker processes import it again",
-        "data evaluation.classical evaluation.pairs sketching.tasks",
+        "data evaluation.classical evaluation.pairs sketching.tasks sketching.store",
         "jax jaxlib flax optax orbax chex clu",
     ),
     Rule("only writers knows clu's writers and TensorFlow", "*", "clu.metric_writers tensorflow", except_in="writers"),

@@ -11,10 +11,11 @@ from inpaint_jax import checkpoints
 from inpaint_jax.data.images import Resize, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches
-from inpaint_jax.data.sketches import THRESHOLD, SketchStore, large_components, sketch_from_edges
+from inpaint_jax.data.sketches import THRESHOLD, large_components, sketch_from_edges
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
 from inpaint_jax.nets.fill import HOLE_COLOUR
+from inpaint_jax.sketching.store import SketchStore
 from inpaint_jax.visualize import network_input
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
@@ -258,7 +259,7 @@ def _sketches(
     if not config["model"].get("sketch"):
         return None
     fields = config["data"]
-    store = SketchStore(Path(fields.get(field) or Path(workdir) / "sketches" / role).expanduser())
+    store = SketchStore.open(fields.get(field) or Path(workdir) / "sketches" / role)
     store.check(source, size=fields["image_size"], resize=fields.get("resize", "shortest"), limit=limit)
     return store
 

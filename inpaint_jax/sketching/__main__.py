@@ -10,6 +10,7 @@ import sys
 from absl import app, flags
 
 from inpaint_jax.data import sketches
+from inpaint_jax.errors import UserError
 
 _DATA = flags.DEFINE_string("data", None, "folder:PATH, tfds:NAME:SPLIT or skimage:train; as config.data.train.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the sketches.")
@@ -22,7 +23,6 @@ _MIN_SIZE = flags.DEFINE_float(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Photos at a time; by default 1 on a CPU, 16 elsewhere.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes that read photos and thin lines.")
-_SHARD_SIZE = flags.DEFINE_integer("shard_size", 1000, "Sketches in a file, and what a killed run loses at most.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Take only the first photos; as config.data.validation_limit.")
 flags.mark_flags_as_required(["data", "output"])
 
@@ -47,12 +47,11 @@ def main(argv: list[str]) -> None:
         weights=_WEIGHTS.value,
         batch_size=_BATCH_SIZE.value,
         workers=_WORKERS.value,
-        shard_size=_SHARD_SIZE.value,
         limit=_LIMIT.value,
     )
     try:
         make.make_sketches(_OUTPUT.value, settings)
-    except make.SketchingError as error:
+    except UserError as error:
         sys.exit(f"sketching: {error}")
 
 

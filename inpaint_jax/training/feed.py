@@ -9,7 +9,7 @@ import numpy as np
 from inpaint_jax.data import pipeline
 from inpaint_jax.data.images import Crop, Resize
 from inpaint_jax.data.masks import MaskSource
-from inpaint_jax.data.sketches import SketchStore
+from inpaint_jax.data.sketches import Sketches
 from inpaint_jax.data.sources import ImageSource
 
 # Validation must not repeat the training masks, whatever the seed.
@@ -52,8 +52,8 @@ class Feed:
     flip: float
     zoom: float
     validation_limit: int | None
-    train_sketches: SketchStore | None = None
-    validation_sketches: SketchStore | None = None
+    train_sketches: Sketches | None = None
+    validation_sketches: Sketches | None = None
     sketch_dropout: float = 0.0
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 

@@ -33,14 +33,16 @@ from inpaint_jax.checkpoints import Checkpoints
 from inpaint_jax.config import check_config
 from inpaint_jax.data.masks import local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, check_readable
-from inpaint_jax.data.sketches import SketchStore, UnusableSketches
+from inpaint_jax.data.sketches import UnusableSketches
 from inpaint_jax.data.sources import open_source
+from inpaint_jax.errors import UserError
 from inpaint_jax.features import vgg
 from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.runs import check_workdir, claim_workdir, flatten
 from inpaint_jax.sketching import plan as sketches
+from inpaint_jax.sketching.store import SketchStore
 from inpaint_jax.systems import steps
 from inpaint_jax.systems.state import TrainState, create_state
 from inpaint_jax.training.environment import describe_environment
@@ -55,7 +57,7 @@ from inpaint_jax.writers import RunWriter, read_metrics
 
 _log = logging.getLogger("inpaint_jax")
 
-SKETCH_ERRORS = sketches.SKETCH_ERRORS
+SKETCH_ERRORS = (UserError,)
 """For train.py."""
 
 
@@ -75,7 +77,6 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     Raises:
         ValueError: a field of the config makes no sense, the data holds no image, the sketches are of other data or
             cannot be made, or the workdir belongs to another config.
-        FileNotFoundError: the config names a folder of sketches that is none.
         data.sketches.UnusableSketches: they are damaged, which may come up in the midst of the run, or lack some that
             are needed, or differ in their settings from each other or from those that the run began with, or in
             anything from those of another host.
@@ -120,7 +121,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     )
     average = config.optimizer.ema_decay > 0
     crop_size = local_crop_side(feed.size, feed.size)
-    _check_same_on_all_hosts(plan.found, feed)
+    _check_same_on_all_hosts(plan.found)
 
     def new_state(key: jax.Array) -> TrainState:
         sizes = {"image_size": feed.size, "crop_size": crop_size}
@@ -177,7 +178,7 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
             state, progress, saved_with = jax.jit(new_state, out_shardings=everywhere)(key), Progress(), None
         else:
             state, progress, saved_with = _restore(checkpoints, step, shapes, mesh)
-        kept = _fingerprint(stores, feed)
+        kept = sketches.fingerprint(stores)
         run = _Run(
             workdir,
             feed,
@@ -416,14 +417,10 @@ def _open_feed(config: ConfigDict, workdir: Path) -> tuple[Feed, sketches.Sketch
     return feed, plan
 
 
-def _fingerprint(stores: Mapping[str, SketchStore], feed: Feed) -> dict[str, dict[str, Any]]:
-    return sketches.fingerprint(stores, {"validation": feed.validation_limit})
-
-
-def _check_same_on_all_hosts(stores: Mapping[str, SketchStore], feed: Feed) -> None:
+def _check_same_on_all_hosts(stores: Mapping[str, SketchStore]) -> None:
     """Refuses to train with sketches that differ between hosts: each host reads those of its own part of a batch."""
     if jax.process_count() > 1 and not devices.is_same_on_all_hosts(
-        json.dumps(_fingerprint(stores, feed), sort_keys=True)
+        json.dumps(sketches.fingerprint(stores), sort_keys=True)
     ):
         raise UnusableSketches(
             "The hosts have different sketches; copy the folders of config.data.sketches and "
