@@ -435,9 +435,8 @@ def _open_sketches(
         return None
     if all(inpainter.channels == 4 for inpainter in inpainters.values()):
         raise ValueError("No model here is guided by sketches; leave out --sketches.")
-    needed = any(inpainter.needs_sketch for inpainter in inpainters.values())
     store = SketchStore.open(settings.sketches)
-    store.check(source, size=settings.size, resize=resize, limit=settings.limit, needed=needed)
+    store.check(source, size=settings.size, resize=resize, limit=settings.limit)
     return store
 
 

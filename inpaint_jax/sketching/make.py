@@ -68,7 +68,7 @@ def make_sketches(output: str | Path, settings: Settings) -> SketchStore:
         UserError: the settings cannot be met, no photo can be read, or the sketches cannot be computed or written.
         UnusableSketches: the folder holds other sketches.
     """
-    source, params, depends_on = _find(settings)
+    source, params, depends_on = prepare(settings)
     try:
         store = SketchStore.create(output, source, depends_on, settings.limit)
         todo = list(store.to_make())
@@ -95,20 +95,12 @@ def make_sketches(output: str | Path, settings: Settings) -> SketchStore:
     return SketchStore.open(output)
 
 
-def describe(settings: Settings) -> dict[str, Any]:
-    """The settings that index.json will hold, once everything that it takes to make the sketches was found.
-
-    Args:
-        settings: see there. PiDiNet's weights are downloaded if they have to be.
+def prepare(settings: Settings) -> tuple[ImageSource, pidinet.Params, dict[str, Any]]:
+    """Finds the photos, the network's parameters (downloaded if need be), and all that the sketches depend on.
 
     Raises:
         UserError: the settings cannot be met.
     """
-    return _find(settings)[2]
-
-
-def _find(settings: Settings) -> tuple[ImageSource, pidinet.Params, dict[str, Any]]:
-    """The photos, the network's parameters, and all that the sketches depend on."""
     if settings.resize not in ("shortest", "stretch"):
         raise UserError(f'resize is {settings.resize!r}; use "shortest" or "stretch".')
     if not 0 <= settings.threshold < 1:
@@ -124,15 +116,9 @@ def _find(settings: Settings) -> tuple[ImageSource, pidinet.Params, dict[str, An
         checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    depends_on = {
-        "data": settings.data,
-        "size": settings.size,
-        "resize": settings.resize,
-        "threshold": float(settings.threshold),
-        "min_size": float(settings.min_size),
-        "weights": f"sha256:{checksum}",
-    }
-    return source, params, depends_on
+    lines = {"threshold": float(settings.threshold), "min_size": float(settings.min_size)}
+    of_photos = {name: getattr(settings, name) for name in ("data", "size", "resize")}
+    return source, params, {**of_photos, **lines, "weights": f"sha256:{checksum}"}
 
 
 def _make(

@@ -10,13 +10,10 @@ from inpaint_jax.data.images import Resize
 from inpaint_jax.data.sketches import UnusableSketches
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.errors import UserError
-from inpaint_jax.sketching.make import Settings, describe, make_sketches
+from inpaint_jax.sketching.make import Settings, make_sketches, prepare
 from inpaint_jax.sketching.store import COMMAND, SketchStore, UnfinishedSketches, differences
 
 _log = logging.getLogger("inpaint_jax")
-
-# Settings that the config of a run fixes, or that say only where the photos lie.
-_OF_THE_CONFIG = ("data", "size", "resize")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +28,6 @@ class SketchedPhotos:
         size: image_size of the training.
         resize: data.resize of the training.
         limit: only the first `limit` photos are used; None for all.
-        needed: whether each has to have a sketch, see `SketchStore.check`.
     """
 
     role: str
@@ -41,7 +37,6 @@ class SketchedPhotos:
     size: int
     resize: Resize
     limit: int | None = None
-    needed: bool = False
 
     def folder(self, workdir: Path) -> Path:
         """Where their sketches are made in a workdir."""
@@ -52,10 +47,10 @@ class SketchedPhotos:
 
         Raises:
             UnfinishedSketches: some are still to be made, or all.
-            UnusableSketches: they are damaged, of other photos, another size or resize, or some are missing.
+            UnusableSketches: they are damaged, of other photos, another size or resize.
         """
         store = SketchStore.open(folder)
-        store.check(self.source, size=self.size, resize=self.resize, limit=self.limit, needed=self.needed)
+        store.check(self.source, size=self.size, resize=self.resize, limit=self.limit)
         return store
 
 
@@ -131,7 +126,7 @@ def plan_sketches(
             )
         how = Settings(each.data, each.size, each.resize, weights=weights, workers=workers, limit=each.limit)
         to_make.append((each, how))
-        settings[who] = _own(describe(how))
+        settings[who] = _own(prepare(how)[2])
     if differing := differences(settings):
         raise UnusableSketches(
             f"Training and validation photos have sketches of different settings ({'; '.join(differing)}); make both "
@@ -154,16 +149,11 @@ def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], workd
         workdir: of the run.
 
     Raises:
-        UnusableSketches: a setting differs; names all that do.
+        UnusableSketches: a setting differs; names all that do. Another digest is no other setting.
     """
     roles = [name for name in now if name.endswith("_sketches") and name in before]
-    # Another digest is no other setting: the loop warns of it.
-    differing = [
-        f"{name}: {text}"
-        for name in roles
-        for text in differences({"there": {**before[name], "digest": ""}, "now": {**now[name], "digest": ""}})
-    ]
-    if differing:
+    pairs = {name: {"there": _own(before[name]), "now": _own(now[name])} for name in roles}
+    if differing := [f"{name}: {text}" for name, pair in pairs.items() for text in differences(pair)]:
         raise UnusableSketches(
             f"{workdir} was trained with sketches of other settings ({'; '.join(differing)}); name folders of sketches "
             "made like those, or give another --workdir."
@@ -171,4 +161,5 @@ def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], workd
 
 
 def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _OF_THE_CONFIG}
+    """Without what the config of a run fixes, what says only where the photos lie, and the digest."""
+    return {name: value for name, value in settings.items() if name not in ("data", "size", "resize", "digest")}

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from inpaint_jax.data.images import UnreadableImage
 from inpaint_jax.data.sketches import MissingSketch, UnusableSketches
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.files import write_file
@@ -165,50 +164,40 @@ class SketchStore:
         """Tells apart sketches by settings and photos; where they and their photos lie plays no part."""
         return _digest([json.dumps([self._describe() | {"data": None}, sorted(self.unreadable)], sort_keys=True)])
 
-    def check(
-        self, source: ImageSource, *, size: int, resize: str, limit: int | None = None, needed: bool = False
-    ) -> None:
-        """Makes sure that the sketches are of these photos, and warns of photos that have none.
+    def check(self, source: ImageSource, *, size: int, resize: str, limit: int | None = None) -> None:
+        """Makes sure that the sketches are of these photos, wherever these are now; warns of photos that have none.
 
         Args:
-            source: the photos; they may have moved elsewhere.
+            source: the photos.
             size: image_size that the sketches are to be made for.
             resize: likewise.
             limit: only the first `limit` photos are used.
-            needed: by a model that was never trained without sketches, so that each photo that can be read has to have
-                one.
 
         Raises:
-            UnusableSketches: they are not, or one is missing that is needed.
+            UnusableSketches: they are not; names what differs.
         """
-        for name, wanted in (("size", size), ("resize", resize)):
-            if self.settings[name] != wanted:
-                raise UnusableSketches(
-                    f"{self.folder} has sketches for {name} {self.settings[name]!r}, not {wanted!r}; {_CURE}."
-                )
+        wanted = {"size": size, "resize": resize}
+        faults = [
+            f"for {name} {self.settings[name]!r}, not {value!r}"
+            for name, value in wanted.items()
+            if self.settings[name] != value
+        ]
         used = len(source) if limit is None else min(limit, len(source))
         if not used <= len(self) <= len(source):
-            raise UnusableSketches(
-                f"{self.folder} has sketches of {len(self)} photos, but the data has {len(source)}; {_CURE}."
+            faults.append(f"of {len(self)} photos, but the data has {len(source)}")
+        elif self.names != _digest(map(source.name, range(len(self)))):
+            faults.append("of photos with other names")
+        if faults:
+            raise UnusableSketches(f"{self.folder} has sketches {' and '.join(faults)}; {_CURE}.")
+        if without := sorted(number for number in self.unreadable if number < used):
+            _log.warning(
+                "%d of %d photos could not be read when the sketches in %s were made, %s for example; if they can be "
+                "read now, they go without lines.",
+                len(without),
+                used,
+                self.folder,
+                source.name(without[0]),
             )
-        if self.names != _digest(map(source.name, range(len(self)))):
-            raise UnusableSketches(f"{self.folder} has sketches of photos with other names; {_CURE}.")
-        if not (without := sorted(number for number in self.unreadable if number < used)):
-            return
-        unguided = next((number for number in without if _is_readable(source, number)), None) if needed else None
-        if unguided is not None:
-            raise UnusableSketches(
-                f"{self.folder} has no sketch of {len(without)} of {used} photos, {source.name(unguided)} for example, "
-                f"and a model that is trained with sketches alone (config.data.sketch_dropout 0) needs all; {_CURE}."
-            )
-        _log.warning(
-            "%d of %d photos could not be read when the sketches in %s were made, %s for example, and go without lines "
-            "if they can be read now.",
-            len(without),
-            used,
-            self.folder,
-            source.name(without[0]),
-        )
 
     @classmethod
     def _read(cls, folder: Path) -> "SketchStore":
@@ -222,13 +211,8 @@ class SketchStore:
             raise UnusableSketches(f"{path} cannot be read ({error}); delete {folder} to start again.") from error
 
     def _write(self) -> None:
-        index = {
-            "format": _FORMAT,
-            "settings": self.settings,
-            "count": self.count,
-            "names": self.names,
-            "unreadable": sorted(self.unreadable),
-        }
+        index = {"format": _FORMAT, **vars(self), "unreadable": sorted(self.unreadable)}
+        del index["folder"]
         write_file(self.folder / _INDEX, json.dumps(index, indent=2) + "\n")
 
     def _describe(self) -> dict[str, Any]:
@@ -242,14 +226,6 @@ def differences(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name in sorted(set().union(*settings.values()))
         if len({repr(values.get(name)) for values in settings.values()}) > 1
     ]
-
-
-def _is_readable(source: ImageSource, number: int) -> bool:
-    try:
-        source[number]
-    except UnreadableImage:
-        return False
-    return True
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -398,7 +398,7 @@ def _open_feed(config: ConfigDict, workdir: Path) -> tuple[Feed, sketches.Sketch
     if not config.model.sketch:
         return feed, sketches.SketchPlan({}, [])
     feed.samples(max(1, config.train.samples))  # a broken mask should not come up only after hours of sketching
-    rule = {"size": feed.size, "resize": feed.resize, "needed": feed.sketch_dropout == 0}
+    rule = {"size": feed.size, "resize": feed.resize}
     data = config.data
     photos = [
         sketches.SketchedPhotos("train", "sketches", data.train, feed.train, **rule),
