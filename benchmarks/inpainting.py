@@ -148,7 +148,7 @@ def _count_work(inpainter: Inpainter, width: int, height: int, batch_size: int) 
     height, width = (padded_side(side, inpainter.image_size) for side in (height, width))
     image = jax.ShapeDtypeStruct((batch_size, height, width, 3), np.float32)
     mask = jax.ShapeDtypeStruct((batch_size, height, width), bool)
-    sketch = mask if inpainter.channels == 5 else None
+    sketch = mask if inpainter.guided else None
 
     def run(params: Any, image: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> Any:
         return inpainter.generator.apply({"params": params}, image, mask, sketch, 0)

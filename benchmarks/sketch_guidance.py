@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6, help="of the sheet")
     arguments = parser.parse_args()
     inpainter = Inpainter.load(arguments.checkpoint)
-    if inpainter.channels != 5 or inpainter.needs_sketch:
+    if not inpainter.guided or inpainter.needs_sketch:
         parser.error("give a model that was trained with sketches, and at times without them")
     thresholds = [float(text) for text in arguments.thresholds.split(",")]
     params = pidinet.load(arguments.weights)

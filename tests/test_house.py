@@ -28,10 +28,10 @@ MAY_IMPORT = {
     "cli": "models config training evaluation inference sketching report demo compilation errors",
     "demo": "inference data features errors",
     "report": "evaluation checkpoints runs writers visualize files errors",
-    "inspection": "inference config runs checkpoints data visualize features metrics nets",
+    "inspection": "inference sketching config runs checkpoints data visualize features metrics nets",
     # what commands start
     "training": "systems models sketching devices runs checkpoints data writers visualize config nets errors",
-    "evaluation": "inference config checkpoints data writers visualize features losses metrics nets files errors",
+    "evaluation": "inference sketching config checkpoints data writers visualize features losses metrics nets files errors",
     "inference": "models config data visualize features nets systems files errors",
     "sketching": "data features files errors",
     # whole models
@@ -73,7 +73,7 @@ RULES = [
     Rule("no I/O in the nets, losses and metrics", "nets losses metrics", FILES, never_call="open print input"),
     Rule(
         "numpy only, worker processes import it again",
-        "data evaluation.classical evaluation.pairs sketching.tasks",
+        "data evaluation.classical evaluation.pairs sketching.tasks sketching.store",
         "jax jaxlib flax optax orbax chex clu",
     ),
     Rule("only writers knows clu's writers and TensorFlow", "*", "clu.metric_writers tensorflow", except_in="writers"),

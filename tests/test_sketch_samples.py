@@ -5,12 +5,12 @@ from itertools import islice
 import numpy as np
 import pytest
 from PIL import Image
+from sketch_stores import store_of
 
-from inpaint_jax.data import sketches
 from inpaint_jax.data.images import resize_only
 from inpaint_jax.data.masks import open_masks
 from inpaint_jax.data.pipeline import evaluation_batches, training_batches
-from inpaint_jax.data.sketches import SketchStore, UnusableSketches, drop_lines
+from inpaint_jax.data.sketches import UnusableSketches, drop_lines
 from inpaint_jax.data.sources import open_source
 
 SIZE = 32
@@ -30,10 +30,11 @@ def photo_with_lines(number: int) -> np.ndarray:
 def keep(folder, source, make=lambda photo: photo[..., 0] == 255, resize="shortest"):
     """Writes the sketches of a source, those of its bright lines."""
     settings = {"data": "here", "size": SIZE, "resize": resize}
-    for number, photos in sketches.claim(folder, source, settings, 3).items():
-        records = [None if i == BROKEN else sketches.pack(make(resize_only(source[i], SIZE, resize))) for i in photos]
-        sketches.write_shard(folder, number, [source.name(i) for i in photos], records)
-    return SketchStore(folder)
+
+    def draw(number):
+        return make(resize_only(source[number], SIZE, resize))
+
+    return store_of(folder, source, draw, settings, unreadable=[BROKEN])
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,16 @@ from conftest import REPOSITORY
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from sketch_stores import copied
 
-from inpaint_jax.data import sketches
 from inpaint_jax.data.images import read_image
-from inpaint_jax.data.sketches import SketchStore
-from inpaint_jax.data.sources import open_source
 from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import run
 from inpaint_jax.inference.files import HoleRules, _lines_of_file, inpaint_files
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.photos import read_photo
 from inpaint_jax.models import export
+from inpaint_jax.sketching.store import SketchStore
 
 HOLE = np.zeros((48, 60), bool)
 HOLE[10:34, 12:44] = True
@@ -77,9 +76,8 @@ def test_only_guided_models_get_the_sketches(guided_workdir, strict_workdir, tin
     code, printed = command("evaluate.py", f"--output={tmp_path / 'with'}", *flags)
     assert code == 0, printed
     document = json.loads((tmp_path / "with" / "metrics.json").read_text())
-    assert document["settings"]["sketches"] == SketchStore(sketches).settings | {
-        "digest": SketchStore(sketches).digest()
-    }
+    store = SketchStore.open(sketches)
+    assert document["settings"]["sketches"] == store.settings | {"digest": store.digest}
     assert "sketches" not in json.loads((tmp_path / "without" / "metrics.json").read_text())["settings"]
 
     def figures(rows, method):
@@ -111,7 +109,7 @@ def attentive(guided_workdir, tmp_path_factory):
 
 def test_the_sketch_of_each_image_is_its_own(attentive, guided_workdir, settings, tmp_path):
     """Once more by hand, from the saved pictures: bit by bit with its own sketch, and with no other."""
-    store = SketchStore(guided_workdir / "sketches" / "validation")
+    store = SketchStore.open(guided_workdir / "sketches" / "validation")
     options = dataclasses.replace(settings, sketches=str(store.folder), save_images=True, samples=0, batch_size=1)
     run.evaluate([attentive], tmp_path, options)
     model = Inpainter.load(attentive)
@@ -130,64 +128,29 @@ def test_the_sketch_of_each_image_is_its_own(attentive, guided_workdir, settings
                 assert (read_image(path) != expected).any(), (number, other)
 
 
-def copied(store, to, *, changes=None, without=(), damaged=None):
-    """A folder of the same sketches with other settings, without some, or with a damaged one."""
-    source = open_source(store.settings["data"])
-    for number, photos in sketches.claim(to, source, store.settings | (changes or {}), 1000).items():
-        records = [None if i in without else sketches.pack(store[i]) for i in photos]
-        sketches.write_shard(to, number, [source.name(i) for i in photos], records)
-    if damaged is not None:
-        path = to / "00000.sketches"
-        content = bytearray(path.read_bytes())
-        rows = len(store) + 1
-        start = np.frombuffer(content[4 : 4 + 40 * rows], "<i8").reshape(rows, 5)[damaged, 0]
-        content[4 + 40 * rows + start] ^= 1
-        path.write_bytes(content)
-    return SketchStore(to)
-
-
-def test_photos_without_a_sketch_are_told_or_refused(guided_workdir, strict_workdir, settings, tmp_path, caplog):
-    whole = SketchStore(guided_workdir / "sketches" / "validation")
-    lacking = dataclasses.replace(settings, sketches=str(copied(whole, tmp_path / "sketches", without=[3]).folder))
-    with pytest.raises(UserError, match=r"no sketch of 1 of 5 photos, 03\.png for example, and a model"):
-        run.evaluate([guided_workdir, strict_workdir], tmp_path / "out", lacking)
-    assert not (tmp_path / "out").exists()
-    run.evaluate([strict_workdir], tmp_path / "first", dataclasses.replace(lacking, limit=3))
-    assert "no sketch" not in caplog.text
-    run.evaluate([guided_workdir], tmp_path / "out", lacking)
-    assert caplog.text.count("1 of 5 photos have no sketch") == 1
-
-
 def test_the_sketches_of_the_first_photos_serve_for_these(guided_workdir, settings, tmp_path):
-    whole = SketchStore(guided_workdir / "sketches" / "validation")
-    source = open_source(settings.data)
-    for number, photos in sketches.claim(tmp_path / "first", source, whole.settings, 10, limit=2).items():
-        records = [sketches.pack(whole[i]) for i in photos]
-        sketches.write_shard(tmp_path / "first", number, [source.name(i) for i in photos], records)
-    options = dataclasses.replace(settings, sketches=str(tmp_path / "first"), limit=2)
-    rows = run.evaluate([guided_workdir], tmp_path / "a", options)
-    options = dataclasses.replace(settings, sketches=str(whole.folder), limit=2)
-    assert rows == run.evaluate([guided_workdir], tmp_path / "b", options)
+    whole = guided_workdir / "sketches" / "validation"
+    first = copied(whole, tmp_path / "first", limit=2).folder
+    one, other = (
+        run.evaluate([guided_workdir], tmp_path / name, dataclasses.replace(settings, sketches=str(folder), limit=2))
+        for name, folder in (("a", first), ("b", whole))
+    )
+    assert one == other
 
 
 def test_sketches_damaged_in_the_midst_are_one_sentence(guided_workdir, settings, tmp_path):
-    whole = SketchStore(guided_workdir / "sketches" / "validation")
-    damaged = copied(whole, tmp_path / "sketches", damaged=2)
-    flags = [f"--data={settings.data}", "--fid=off", "--pairing=once", "--batch_size=2", "--workers=1"]
-    flags += [f"--workdir={guided_workdir}", f"--sketches={damaged.folder}", f"--output={tmp_path / 'out'}"]
-    code, printed = command("evaluate.py", *flags)
-    assert code == 2, printed
-    file = damaged.folder / "00000.sketches"
-    last = printed.strip().splitlines()[-1]
-    assert last.startswith(
-        f"inpaint-jax evaluate: {file} cannot be read (a record in it is damaged); delete it and start"
-    )
-    assert "Traceback" not in printed
+    damaged = copied(guided_workdir / "sketches" / "validation", tmp_path / "sketches").path(2)
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    options = dataclasses.replace(settings, sketches=str(tmp_path / "sketches"), workers=1)
+    with pytest.raises(UserError) as error:
+        run.evaluate([guided_workdir], tmp_path / "out", options)
+    assert str(error.value).startswith(f"{damaged} cannot be read (it is damaged); delete it and start")
+    assert "\n" not in str(error.value)
 
 
 def test_an_evaluation_does_not_go_on_with_other_sketches(guided_workdir, settings, tmp_path):
     """At the same path: it says so rather than calling itself finished."""
-    whole, folder = SketchStore(guided_workdir / "sketches" / "validation"), tmp_path / "sketches"
+    whole, folder = guided_workdir / "sketches" / "validation", tmp_path / "sketches"
     copied(whole, folder)
     options = dataclasses.replace(settings, sketches=str(folder), resume=True)
     run.evaluate([guided_workdir], tmp_path / "out", options)

@@ -37,9 +37,6 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("workers", 2, "Processes that read photos and thin lines.", flag_values=values)
     flags.DEFINE_integer(
-        "shard_size", 1000, "Sketches in a file, and what a killed run loses at most.", flag_values=values
-    )
-    flags.DEFINE_integer(
         "limit", None, "Take only the first photos; as config.data.validation_limit.", flag_values=values
     )
 

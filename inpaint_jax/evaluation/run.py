@@ -22,7 +22,7 @@ from inpaint_jax import __version__, metrics, visualize
 from inpaint_jax.config import Config, Data
 from inpaint_jax.data.images import Resize, UnreadableImage, crop_corner, cut_square, resize_only
 from inpaint_jax.data.pipeline import Batch, NoReadableImages, check_readable, evaluation_batches
-from inpaint_jax.data.sketches import SketchStore, sketch_square
+from inpaint_jax.data.sketches import sketch_square
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import fid, output, tables
@@ -37,6 +37,7 @@ from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.metrics import GaussianStatistics
 from inpaint_jax.nets.fill import HOLE_COLOUR
+from inpaint_jax.sketching.store import SketchStore
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -187,7 +188,7 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
     if sketches is not None:  # no entry without sketches, so that old evaluations keep their identity
-        identity["sketches"] = sketches.settings | {"digest": sketches.digest(settings.limit)}
+        identity["sketches"] = {**sketches.settings, "digest": sketches.digest}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
 
 
@@ -419,12 +420,10 @@ def _open_sketches(
                     f"--resize={resize}."
                 )
         return None
-    store = SketchStore(Path(settings.sketches).expanduser())
-    store.check(source, size=settings.size, resize=resize, limit=settings.limit)
     if not any(inpainter.guided for inpainter in inpainters.values()):
         raise UserError("No model here is guided by sketches; leave out --sketches.")
-    needed = any(inpainter.needs_sketch for inpainter in inpainters.values())
-    store.check_missing(source, limit=settings.limit, needed=needed)
+    store = SketchStore.open(settings.sketches)
+    store.check(source, size=settings.size, resize=resize, limit=settings.limit)
     return store
 
 

@@ -9,11 +9,12 @@ from inpaint_jax.config import Config
 from inpaint_jax.data.images import Resize, crop_corner, cut_square, resize_only
 from inpaint_jax.data.masks import free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
 from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches
-from inpaint_jax.data.sketches import THRESHOLD, SketchStore, large_components, sketch_from_edges
+from inpaint_jax.data.sketches import THRESHOLD, large_components, sketch_from_edges
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.runs import read_config
+from inpaint_jax.sketching.store import SketchStore
 from inpaint_jax.visualize import network_input
 
 BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
@@ -256,7 +257,7 @@ def _sketches(
     """The sketches that a run was guided by, checked: in the folder that its config names, else in its workdir."""
     if not config.model.sketch:
         return None
-    store = SketchStore(Path(getattr(config.data, field) or Path(workdir) / "sketches" / role).expanduser())
+    store = SketchStore.open(getattr(config.data, field) or Path(workdir) / "sketches" / role)
     store.check(source, size=config.data.image_size, resize=config.data.resize, limit=limit)
     return store
 

@@ -1,4 +1,4 @@
-"""The sketches that a run is guided by: opened where folders are given, made in the workdir otherwise."""
+"""The sketches that a training is guided by: opened where folders are given, made in the workdir otherwise."""
 
 import dataclasses
 import logging
@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from inpaint_jax.data.images import Resize
-from inpaint_jax.data.sketches import COMMAND, SketchStore, UnfinishedSketches, UnusableSketches
+from inpaint_jax.data.sketches import UnusableSketches
 from inpaint_jax.data.sources import ImageSource
-from inpaint_jax.sketching.make import Settings, SketchingError, describe, make_sketches
+from inpaint_jax.errors import UserError
+from inpaint_jax.sketching.make import Settings, make_sketches, prepare
+from inpaint_jax.sketching.store import COMMAND, SketchStore, UnfinishedSketches, differences
 
 _log = logging.getLogger("inpaint_jax")
-
-SKETCH_ERRORS = (UnusableSketches, SketchingError)
-"""What can be wrong with sketches, at the start or in the midst of a run; each says in one sentence what to do."""
-
-# Settings that the config of a run fixes, or that say only where the photos lie.
-_OF_THE_CONFIG = ("data", "size", "resize")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +28,6 @@ class SketchedPhotos:
         size: image_size of the training.
         resize: data.resize of the training.
         limit: only the first `limit` photos are used; None for all.
-        needed: whether each has to have a sketch, see `SketchStore.check_missing`.
     """
 
     role: str
@@ -42,30 +37,20 @@ class SketchedPhotos:
     size: int
     resize: Resize
     limit: int | None = None
-    needed: bool = False
-
-    def open(self, folder: str | Path) -> SketchStore:
-        """Opens a folder of their sketches that the config names.
-
-        Raises:
-            FileNotFoundError: there is none.
-            UnfinishedSketches: some are still to be made.
-            UnusableSketches: they are damaged, of other photos, another size or resize, or some are missing.
-        """
-        return self._open(Path(folder).expanduser())
-
-    def open_own(self, workdir: Path) -> SketchStore:
-        """Opens those in the workdir; raises the same, with other advice."""
-        return self._open(self.folder(workdir), cure="delete it, and it is made anew")
 
     def folder(self, workdir: Path) -> Path:
         """Where their sketches are made in a workdir."""
         return workdir / "sketches" / self.role
 
-    def _open(self, folder: Path, **cure: str) -> SketchStore:
-        store = SketchStore(folder)
-        store.check(self.source, size=self.size, resize=self.resize, limit=self.limit, **cure)
-        store.check_missing(self.source, limit=self.limit, needed=self.needed)
+    def open(self, folder: str | Path) -> SketchStore:
+        """Opens a folder of their sketches.
+
+        Raises:
+            UnfinishedSketches: some are still to be made, or all.
+            UnusableSketches: they are damaged, of other photos, another size or resize.
+        """
+        store = SketchStore.open(folder)
+        store.check(self.source, size=self.size, resize=self.resize, limit=self.limit)
         return store
 
 
@@ -82,30 +67,22 @@ class SketchPlan:
     to_make: Sequence[tuple[SketchedPhotos, Settings]]
 
     def make(self, workdir: Path) -> dict[str, SketchStore]:
-        """Makes what is missing, or what a stopped run has left to make.
-
-        Args:
-            workdir: of the run.
-
-        Returns:
-            role -> sketches, of all photos.
+        """Makes what is missing, or what a stopped run has left to make; gives role -> sketches, of all photos.
 
         Raises:
-            SketchingError: they cannot be made.
-            UnusableSketches: not one photo could be read, or some could not that need a sketch.
+            UserError: they cannot be made, or are not what the training needs.
         """
         stores = dict(self.found)
         for photos, settings in self.to_make:
             folder = photos.folder(workdir)
             _log.info(
-                "First the sketches of %d photos (data.%s) are made, into %s; config.data.%s can name a folder.",
-                min(len(photos.source), photos.limit or len(photos.source)),
+                "First the sketches of data.%s are made, into %s; config.data.%s can name a folder.",
                 photos.role,
                 folder,
                 photos.field,
             )
             make_sketches(folder, settings)
-            stores[photos.role] = photos.open_own(workdir)
+            stores[photos.role] = photos.open(folder)
         return stores
 
 
@@ -129,38 +106,28 @@ def plan_sketches(
         may_make: whether missing ones can be made.
 
     Raises:
-        FileNotFoundError: a folder that is named is none.
         UnusableSketches: sketches are damaged, of other photos or settings, or those of the roles differ in settings.
-        SketchingError: missing ones cannot be made, for lack of the network's weights for example.
-        ValueError: missing ones may not be made.
+        UserError: missing ones cannot be made, for lack of the network's weights for example, or may not.
     """
     found, to_make, settings = {}, [], {}
     for each in photos:
+        who, named = f"in data.{each.role}", folders[each.role]
         try:
-            named = folders[each.role]
-            found[each.role] = each.open(named) if named else each.open_own(workdir)
-            settings[each.role] = found[each.role].settings
+            found[each.role] = each.open(named or each.folder(workdir))
+            settings[who] = _own(found[each.role].settings)
             continue
-        except (FileNotFoundError, UnfinishedSketches):
+        except UnfinishedSketches:
             if named:
                 raise
         if not may_make:
-            raise ValueError(
+            raise UserError(
                 f"Several hosts do not make sketches; make those of data.{each.role} by {COMMAND}, and name their "
                 f"folder as config.data.{each.field}."
             )
-        how = Settings(
-            each.data,
-            each.size,
-            each.resize,
-            weights=weights,
-            workers=workers,
-            limit=each.limit,
-            maker="train.py",
-        )
+        how = Settings(each.data, each.size, each.resize, weights=weights, workers=workers, limit=each.limit)
         to_make.append((each, how))
-        settings[each.role] = describe(how)
-    if differing := _differences({f"in data.{role}": values for role, values in settings.items()}):
+        settings[who] = _own(prepare(how)[2])
+    if differing := differences(settings):
         raise UnusableSketches(
             f"Training and validation photos have sketches of different settings ({'; '.join(differing)}); make both "
             f"alike by {COMMAND}, and name their folders as config.data.sketches and config.data.validation_sketches."
@@ -168,17 +135,9 @@ def plan_sketches(
     return SketchPlan(found, to_make)
 
 
-def fingerprint(stores: Mapping[str, SketchStore], limits: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
-    """What a run keeps of its sketches, as JSON can hold it: role -> settings, and a digest of those that are used.
-
-    Args:
-        stores: role -> sketches.
-        limits: role -> how many of the first are used; None, or no entry, for all.
-    """
-    return {
-        f"{role}_sketches": _own_settings(store.settings) | {"digest": store.digest(limits.get(role))}
-        for role, store in stores.items()
-    }
+def fingerprint(stores: Mapping[str, SketchStore]) -> dict[str, dict[str, Any]]:
+    """What a run keeps of its sketches, as JSON can hold it: their settings, and a digest of these and the photos."""
+    return {f"{role}_sketches": {**_own(store.settings), "digest": store.digest} for role, store in stores.items()}
 
 
 def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
@@ -190,30 +149,17 @@ def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], workd
         workdir: of the run.
 
     Raises:
-        UnusableSketches: a setting differs; names all that do.
+        UnusableSketches: a setting differs; names all that do. Another digest is no other setting.
     """
-    differing = []
-    for name, settings in now.items():
-        if isinstance(settings, Mapping) and name in before:
-            old = dict(before[name]) | {"digest": settings["digest"]}  # of other content is no other setting
-            differing += [f"{name}: {text}" for text in _differences({"there": old, "now": settings})]
-    if differing:
+    roles = [name for name in now if name.endswith("_sketches") and name in before]
+    pairs = {name: {"there": _own(before[name]), "now": _own(now[name])} for name in roles}
+    if differing := [f"{name}: {text}" for name, pair in pairs.items() for text in differences(pair)]:
         raise UnusableSketches(
             f"{workdir} was trained with sketches of other settings ({'; '.join(differing)}); name folders of sketches "
             "made like those, or give another --workdir."
         )
 
 
-def _own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _OF_THE_CONFIG}
-
-
-def _differences(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """In what settings differ by those who have them, as "threshold: 0.65 there, 0.5 now"."""
-    own = {who: _own_settings(values) for who, values in settings.items()}
-    names = sorted(set().union(*own.values()))
-    return [
-        f"{name}: " + ", ".join(f"{values.get(name)!r} {who}" for who, values in own.items())
-        for name in names
-        if len({repr(values.get(name)) for values in own.values()}) > 1
-    ]
+def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the config of a run fixes, what says only where the photos lie, and the digest."""
+    return {name: value for name, value in settings.items() if name not in ("data", "size", "resize", "digest")}

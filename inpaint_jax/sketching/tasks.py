@@ -1,13 +1,15 @@
 """What the workers of the sketching do: read photos, thin lines. Imports no jax, because they import it again."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
-from inpaint_jax.data import sketches
 from inpaint_jax.data.images import Resize, UnreadableImage, resize_only
+from inpaint_jax.data.sketches import sketch_from_edges
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.data.workers import prepare_worker
+from inpaint_jax.sketching.store import write_sketch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +21,7 @@ class ResizedPhotos:
     resize: Resize
 
     def read(self, number: int) -> np.ndarray | UnreadableImage:
-        """Reads a photo.
-
-        Args:
-            number: of the photo.
-
-        Returns:
-            uint8 [h, w, 3], or the error, which stops nothing.
-        """
+        """Photo as uint8 [h, w, 3]; or the error, which stops nothing."""
         try:
             return resize_only(self.source[number], self.size, self.resize)
         except UnreadableImage as error:
@@ -49,6 +44,6 @@ def read(number: int) -> np.ndarray | UnreadableImage:
     return _photos.read(number)
 
 
-def record(edge_map: np.ndarray, threshold: float, min_size: float) -> sketches.Record:
-    """Turns an edge map, float [H, W] in [0, 1], into the record of its sketch; see data.sketches."""
-    return sketches.pack(sketches.sketch_from_edges(edge_map, threshold, min_size, scaled=True))
+def draw(path: Path, edge_map: np.ndarray, threshold: float, min_size: float) -> None:
+    """Turns an edge map, float [H, W] in [0, 1], into the PNG of its sketch; see `data.sketches`."""
+    write_sketch(path, sketch_from_edges(edge_map, threshold, min_size, scaled=True))

@@ -15,7 +15,7 @@ from inpaint_jax import devices
 from inpaint_jax.config import Config
 from inpaint_jax.data import pipeline
 from inpaint_jax.data.masks import MaskSource, open_masks
-from inpaint_jax.data.sketches import SketchStore, UnusableSketches
+from inpaint_jax.data.sketches import UnusableSketches
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.errors import UserError
 from inpaint_jax.runs import flatten
@@ -26,6 +26,7 @@ from inpaint_jax.sketching.plan import (
     plan_sketches,
 )
 from inpaint_jax.sketching.plan import fingerprint as sketch_fingerprint
+from inpaint_jax.sketching.store import SketchStore
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -133,7 +134,7 @@ class Feed:
             return SketchPlan({}, [])
         # A broken mask should not come up only after hours of sketching.
         _ = dataclasses.replace(self).samples
-        rule = {"size": data.image_size, "resize": data.resize, "needed": data.sketch_dropout == 0}
+        rule = {"size": data.image_size, "resize": data.resize}
         photos = [
             SketchedPhotos("train", "sketches", data.train, self.train, **rule),
             SketchedPhotos(
@@ -154,7 +155,7 @@ class Feed:
             may_make=jax.process_count() == 1,
         )
         if jax.process_count() > 1 and not devices.is_same_on_all_hosts(
-            json.dumps(self._sketch_settings(plan.found), sort_keys=True)
+            json.dumps(sketch_fingerprint(plan.found), sort_keys=True)
         ):
             raise UnusableSketches(
                 "The hosts have different sketches; copy the folders of config.data.sketches and "
@@ -168,7 +169,7 @@ class Feed:
             "training_images": len(self.train),
             "validation_images": self.validation_count,
             "devices": jax.device_count(),
-            **self._sketch_settings(self.sketches),
+            **sketch_fingerprint(self.sketches),
         }
 
     def check_goes_on(self, saved_with: Mapping[str, Any], workdir: Path) -> None:
@@ -191,9 +192,6 @@ class Feed:
         ]
         if differing:
             _log.warning("This run goes on, but not exactly as if it had never stopped (%s).", "; ".join(differing))
-
-    def _sketch_settings(self, sketches: Mapping[str, SketchStore]) -> dict[str, Any]:
-        return sketch_fingerprint(sketches, {"validation": self.config.data.validation_limit})
 
     def _in_order(self, limit: int, batch_size: int, process_index: int, process_count: int) -> pipeline.Batches:
         return pipeline.evaluation_batches(
