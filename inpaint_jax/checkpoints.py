@@ -185,13 +185,27 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
             step = manager.latest_step() if best is None else best
     if step not in steps:
         raise MissingFile(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
-    item = folder / str(step) / "generator"
-    with _sentence_for_damage(item), ocp.StandardCheckpointer() as checkpointer:
+    return load_item(workdir, step, "generator"), step
+
+
+def load_item(workdir: str | Path, step: int, item: str) -> Any:
+    """Reads one item of a checkpoint as it was saved, onto the default device.
+
+    Args:
+        workdir: the folder of a run.
+        step: which checkpoint.
+        item: "generator" or "rest".
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = Path(workdir).absolute() / _FOLDER / str(step) / item
+    with _sentence_for_damage(path), ocp.StandardCheckpointer() as checkpointer:
         # The saved tree knows the shapes; the devices it was saved from may not exist here.
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = checkpointer.metadata(item).item_metadata
+        saved = checkpointer.metadata(path).item_metadata
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
-        return checkpointer.restore(item, like), step
+        return checkpointer.restore(path, like)
 
 
 @contextlib.contextmanager

@@ -293,6 +293,21 @@ def test_a_step_that_is_validated_after_it_was_saved_gets_its_score(make_config,
     assert json.loads((steps[-1] / "progress" / "metadata").read_text())["best_step"] == 3
 
 
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_run_starts_from_another_model(finished, make_config, tmp_path, exported):
+    """Of another image size, too: the critic's dense layers then do not fit."""
+    source = finished
+    if exported:
+        source = tmp_path / "model.safetensors"
+        export(finished, source)
+    fields = {"optimizer__generator_learning_rate": 0.0, "train__max_steps": 1, "train__samples": 0}
+    loop.train(make_config(**fields, data__image_size=48), tmp_path / "run", init_from=source)
+    (started, _), (trained, _) = load_generator(tmp_path / "run"), load_generator(finished)
+    jax.tree.map(np.testing.assert_array_equal, started, trained)
+    with pytest.raises(ValueError, match=r"another generator .*wrong shape.*; take its config.model"):
+        loop.train(make_config(**fields, model__width=6), tmp_path / "wider", init_from=source)
+
+
 @pytest.mark.slow
 def test_wgan_gp_goes_on_as_if_it_had_never_stopped(make_config, tmp_path, monkeypatch):
     """Without spectral norms a part of the checkpoint is empty; the random numbers of a step are its own.

@@ -32,6 +32,7 @@ from inpaint_jax.training.environment import describe_environment, peak_memory
 from inpaint_jax.training.feed import Feed
 from inpaint_jax.training.interrupts import StopRequest
 from inpaint_jax.training.meter import Meter, TrainingDivergedError
+from inpaint_jax.training.pretrained import load_pretrained
 from inpaint_jax.training.progress import Progress
 from inpaint_jax.training.schedule import Schedule
 from inpaint_jax.training.validation import sample_sheet, validate
@@ -41,7 +42,12 @@ from inpaint_jax.writers import RunWriter, read_metrics
 _log = logging.getLogger("inpaint_jax")
 
 
-def train(fields: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] | None = None) -> Path:
+def train(
+    fields: ConfigDict,
+    workdir: str | Path,
+    hosts: tuple[str, int, int] | None = None,
+    init_from: str | Path | None = None,
+) -> Path:
     """Trains until the step limit or early stopping; goes on where an interrupted run in the workdir stopped.
 
     Args:
@@ -50,6 +56,8 @@ def train(fields: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
             TensorBoard events, samples/, curves.png and checkpoints/ go there; and sketches/, if the model needs some
             and the config names none.
         hosts: host:port of process 0, number of processes, and which of them this is, to train on several hosts.
+
+        init_from: workdir or exported file to take the networks from, if the run begins; one that goes on has its own.
 
     Returns:
         the workdir.
@@ -77,6 +85,7 @@ def train(fields: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     # rbg: the parameters are drawn by some hundred small programs, and threefry takes three times as long to compile.
     key = jax.random.key(config.seed, impl="rbg")
     shapes = jax.eval_shape(system.initial_state, key)
+    pretrained = load_pretrained(init_from, shapes) if init_from else {}
 
     if first_host:
         claim_workdir(workdir, config)
@@ -96,6 +105,8 @@ def train(fields: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     with Checkpoints(workdir) as checkpoints:
         if (step := checkpoints.latest_step()) is None:
             state, progress = jax.jit(system.initial_state, out_shardings=programs.everywhere)(key), Progress()
+            if pretrained:
+                state = dataclasses.replace(state, **devices.put_everywhere(pretrained, programs.mesh))
         else:
             state, saved = _restore(checkpoints, step, shapes, programs)
             progress = Progress.from_dict(saved)

@@ -1,0 +1,54 @@
+"""Fine-tuning: the networks of a trained model, for a run of any image size and data to start from."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from inpaint_jax import checkpoints
+from inpaint_jax.errors import UserError
+from inpaint_jax.features.weights import tree_faults
+from inpaint_jax.models import load_model
+from inpaint_jax.systems.state import TrainState
+
+_log = logging.getLogger("inpaint_jax")
+
+
+def load_pretrained(source: str | Path, shapes: TrainState) -> dict[str, Any]:
+    """Loads the generator of a model, and the discriminator where there is one that fits.
+
+    Args:
+        source: workdir of a run, whose best checkpoint is taken, or an exported file, which has no discriminator.
+        shapes: of the state that is to start from it.
+
+    Returns:
+        Fields of the state and their new values, numpy arrays.
+
+    Raises:
+        UserError: there is no such model, or its generator has other parameters; names those.
+    """
+    _, params, step = load_model(source)
+    if faults := _faults(params, shapes.generator):
+        raise UserError(f"{source} has another generator than this config ({faults}); take its config.model fields.")
+    found = {"generator": _cast(params, shapes.generator)}
+    if shapes.average:
+        found["average"] = found["generator"]
+    _log.info("Starting from the generator of step %d of %s.", step, source)
+    if Path(source).is_dir():
+        critic = checkpoints.load_item(source, step, "rest")["discriminator"]
+        if faults := _faults(critic, shapes.discriminator):
+            _log.info("Its discriminator does not fit and starts anew (%s).", faults)
+        else:
+            found["discriminator"] = _cast(critic, shapes.discriminator)
+    return found
+
+
+def _faults(params: Any, like: Any) -> str:
+    return tree_faults(params, jax.tree.map(lambda leaf: leaf.shape, like))
+
+
+def _cast(params: Any, like: Any) -> Any:
+    """The same numbers in the dtypes of another tree: exported files may be of half precision."""
+    return jax.tree.map(lambda leaf, other: np.asarray(leaf, other.dtype), params, like)
