@@ -197,7 +197,7 @@ ROWS = {
         ("--mask={mask} --sketch={tmp}/small.png", "leave out --sketch"),
         ("--mask={mask} --output={tmp}/out.docx", "end it in .png"),
         ("--mask={mask} --output={photo}", "give another --output"),
-        ("--mask={mask} --output={photo}/out.png", "Not a directory"),
+        ("--mask={mask} --output={photo}/out.png", "File exists"),
         ("--mask={mask} --checkpoint=nowhere", "nowhere does not exist; give the workdir"),
         ("--mask={mask} --step=1.5", "a whole number is wanted"),
         ("--mask={mask} --checkpoint={run} --step=77", "has no checkpoint of step 77; it has"),
