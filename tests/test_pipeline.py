@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from inpaint_jax.data.images import resize_and_crop
-from inpaint_jax.data.masks import open_masks
+from inpaint_jax.data.masks import UnreadableMask, open_masks
 from inpaint_jax.data.pipeline import NoReadableImages, evaluation_batches, training_batches
 from inpaint_jax.data.sources import open_source
 
@@ -243,7 +243,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_in_workers_come_out_with_their_message(source, workers, tmp_path):
     (tmp_path / "hole.png").write_text("not a mask")
-    with pytest.raises(RuntimeError, match=r"Remove or repair the mask file .*hole.png"):
+    with pytest.raises(UnreadableMask, match=r"Remove or repair the mask file .*hole.png"):
         train(source, 1, workers=workers, masks=open_masks(f"folder:{tmp_path}", SIZE))
 
 
