@@ -1,8 +1,8 @@
-"""Trained models: the generator's parameters with the config that describes them, from a workdir or one file.
+"""Trained models: a generator's parameters with the config that describes them, by workdir, file or name.
 
 The file to publish is safetensors, which is read without executing anything. Its metadata (strings) are `format`,
-`format_version`, `inpaint_jax` (our version), `step` and `config` (config.json as it stands, the paths of its data
-included). A tensor is named by its path: "coarse/GatedConv_0/conv/kernel".
+`format_version`, `inpaint_jax` (our version), `step`, `config` (config.json as it stands, the paths of its data
+included) and, if they were given, `terms` of use. A tensor is named by its path: "coarse/GatedConv_0/conv/kernel".
 """
 
 import json
@@ -28,12 +28,20 @@ logger = logging.getLogger("inpaint_jax")
 FORMAT = "inpaint_jax generator"
 FORMAT_VERSION = "1"
 
+_SHIPPED = Path(__file__).with_name("shipped")
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models that come with the package: name -> file; docs/models.md says what they can do."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
+
 
 def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, int]:
     """Loads a trained generator.
 
     Args:
-        path: the workdir of a run, or a file that `inpaint-jax export` wrote.
+        path: the workdir of a run, a file that `inpaint-jax export` wrote, or the name of a model that comes with the
+            package (a folder of the same name is meant by ./NAME).
         step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
     Returns:
@@ -43,8 +51,10 @@ def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, 
         MissingFile: there is no such path, or no such checkpoint in it.
         UserError: the path is something else, damaged, or a file of another step than `step`.
     """
-    path = Path(path).expanduser()
+    path = shipped_models().get(str(path)) or Path(path).expanduser()
     if path.is_file():
+        if terms := read_terms(path):
+            logger.info("The model %s: %s", path.stem, terms)
         params, fields, saved_step = read_model(path)
         if step not in (None, saved_step):
             raise UserError(
@@ -58,7 +68,15 @@ def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, 
     return config, params, saved_step
 
 
-def write_model(path: str | Path, params: Any, config: Mapping[str, Any], step: int) -> None:
+def write_model(
+    path: str | Path,
+    params: Any,
+    config: Mapping[str, Any],
+    step: int,
+    *,
+    terms: str = "",
+    dtype: str = "float32",
+) -> None:
     """Writes the file, in one piece or not at all.
 
     Args:
@@ -66,16 +84,19 @@ def write_model(path: str | Path, params: Any, config: Mapping[str, Any], step: 
         params: nested dict of arrays.
         config: nested dict, as JSON can hold.
         step: of the run, that the parameters are of.
+        terms: of use, a sentence that is shown to whoever loads the model.
+        dtype: of the parameters in the file; "float16" halves it.
     """
     path = Path(path)
     # Contiguous and in row-major order: safetensors writes the memory of an array as it lies.
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
+    tensors = {name: np.ascontiguousarray(leaf, dtype) for name, leaf in flatten_dict(params, sep="/").items()}
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "inpaint_jax": __version__,
         "step": str(step),
         "config": json.dumps(config),
+        **({"terms": terms} if terms else {}),
     }
     write_file(path, safetensors.numpy.save(tensors, metadata))
 
@@ -87,7 +108,7 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
         path: of the file.
 
     Returns:
-        parameters (nested dict of numpy arrays), config and step.
+        parameters (nested dict of float32 arrays), config and step.
 
     Raises:
         MissingFile: there is no such file.
@@ -100,7 +121,7 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
+            tensors = {name: np.float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path} is no exported model ({error}); give the workdir of a run, or a file that "
@@ -119,13 +140,26 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
         raise UserError(f"The metadata of {path} is damaged ({error}); export the model once more.") from error
 
 
-def export(workdir: str | Path, output: str | Path, step: int | None = None) -> int:
+def read_terms(path: str | Path) -> str:
+    """The terms of use that a file of `write_model` gives; "" if none."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("terms", "")
+    except safetensors.SafetensorError:
+        return ""  # `read_model` says what the file is
+
+
+def export(
+    workdir: str | Path, output: str | Path, step: int | None = None, *, terms: str = "", dtype: str = "float32"
+) -> int:
     """Writes the generator of a run into one file.
 
     Args:
         workdir: the folder of the run.
         output: the file to write.
         step: which checkpoint; the best one by default (the latest, if none was validated).
+        terms: see `write_model`.
+        dtype: likewise.
 
     Returns:
         the step.
@@ -137,7 +171,7 @@ def export(workdir: str | Path, output: str | Path, step: int | None = None) -> 
     config = read_config(workdir)
     params, step = checkpoints.load_generator(workdir, step)
     check_params(config, params, workdir)
-    write_model(output, params, config.to_dict(), step)
+    write_model(output, params, config.to_dict(), step, terms=terms, dtype=dtype)
     size = Path(output).stat().st_size / 2**20
     logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)
     return step

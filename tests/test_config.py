@@ -44,7 +44,6 @@ def test_configs_load_and_keep_the_papers_settings(name):
         ({"optimizer__beta1": 2.0}, "config.optimizer.beta1 must be at least 0 and below 1, not 2.0."),
         ({"optimizer__generator_learning_rate": math.nan}, "config.optimizer.generator_learning_rate must be"),
         ({"batch_size": 0}, "config.batch_size must be at least 1, not 0."),
-        ({"batch_size": 2.5}, "config.batch_size must be of type int, not 2.5."),
         ({"model__patch_size": 99}, "config.model.patch_size=99 does not fit into the attention's map of 8 x 8"),
         ({"model__sketch": True, "data__zoom": 2.0}, "config.data.zoom must be 1 with config.model.sketch."),
         ({"data__sketches": "folder"}, "--config=FILE:sketch"),
@@ -105,6 +104,7 @@ def test_a_config_is_read_as_it_was_written():
     ("fields", "message"),
     [
         ([], "The config holds no config"),
+        (Config().to_dict() | {"batch_size": 2.5}, "config.batch_size must be of type int, not 2.5."),
         ({"widht": 1}, "There is no config.widht"),
         ({"name": "x"}, "The config lacks config.seed"),
         (

@@ -1,20 +1,25 @@
-"""A web page to fill holes on: inpaint-jax demo --checkpoint=runs/places2, then open the address that it prints.
+"""A web page to fill holes on: inpaint-jax demo [--checkpoint=runs/places2], then open the address that it prints.
 
 Choose a photo or an example, brush over what should go, draw lines into the hole if the model is guided by sketches,
-and fill it. --checkpoint is a workdir or a file of inpaint-jax export. Only this machine can open the page unless
---host says otherwise; photos are neither stored nor sent anywhere else.
+and fill it. --checkpoint is a workdir, a file of inpaint-jax export, or a model that comes along. Only this machine
+can open the page unless --host says otherwise; photos are neither stored nor sent anywhere else.
 """
 
 from absl import flags
 
 from inpaint_jax.errors import UserError
 
-REQUIRED = ("checkpoint",)
+REQUIRED = ()
 
 
 def define(values: flags.FlagValues) -> None:
     """The flags."""
-    flags.DEFINE_string("checkpoint", None, "The workdir of a training run, or an exported file.", flag_values=values)
+    flags.DEFINE_string(
+        "checkpoint",
+        "scenes",
+        "The workdir of a training run, an exported file, or the name of a model that comes along.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.", flag_values=values)
     flags.DEFINE_string(
         "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets the whole network in.", flag_values=values

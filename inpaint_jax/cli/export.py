@@ -9,6 +9,8 @@ def define(values: flags.FlagValues) -> None:
     """The flags."""
     flags.DEFINE_string("checkpoint", None, "The workdir of a training run.", flag_values=values)
     flags.DEFINE_string("output", None, "The file to write, NAME.safetensors.", flag_values=values)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the parameters in the file.", flag_values=values)
+    flags.DEFINE_string("terms", "", "Terms of use, shown to whoever loads the model.", flag_values=values)
     flags.DEFINE_integer("step", None, "Which checkpoint; the best one by default.", flag_values=values)
 
 
@@ -16,4 +18,4 @@ def run(values: flags.FlagValues) -> None:
     """Hands over to `models.export`."""
     from inpaint_jax.models import export
 
-    export(values.checkpoint, values.output, values.step)
+    export(values.checkpoint, values.output, values.step, terms=values.terms, dtype=values.dtype)

@@ -1,20 +1,25 @@
-"""Fills holes: inpaint-jax fill --checkpoint=runs/places2 --image=photo.jpg --mask=hole.png --output=out.png.
+"""Fills holes: inpaint-jax fill --image=photo.jpg --mask=hole.png --output=out.png [--checkpoint=runs/places2].
 
---checkpoint is a workdir or a file of inpaint-jax export. --image may be a folder; then --mask is a folder with a mask
-of the same name for every photo, or one file for all, and --output a folder. Without --mask, the transparent part of a
-photo is the hole. A model that is guided by sketches takes --sketch=lines.png, found like masks: white lines on black,
-or lines of any colour on a transparent ground, one pixel wide at best, as in its training; only those in the hole
-count.
+--checkpoint is a workdir, a file of inpaint-jax export, or a model that comes along (inpaint-jax models). --image may
+be a folder; then --mask is a folder with a mask of the same name for every photo, or one file for all, and --output a
+folder. Without --mask, the transparent part of a photo is the hole. A model that is guided by sketches takes
+--sketch=lines.png, found like masks: white lines on black, or lines of any colour on a transparent ground, one pixel
+wide at best, as in its training; only those in the hole count.
 """
 
 from absl import flags
 
-REQUIRED = ("checkpoint", "image", "output")
+REQUIRED = ("image", "output")
 
 
 def define(values: flags.FlagValues) -> None:
     """The flags."""
-    flags.DEFINE_string("checkpoint", None, "The workdir of a training run, or an exported file.", flag_values=values)
+    flags.DEFINE_string(
+        "checkpoint",
+        "scenes",
+        "The workdir of a training run, an exported file, or the name of a model that comes along.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.", flag_values=values)
     flags.DEFINE_string("image", None, "A photo, or a folder of photos.", flag_values=values)
     flags.DEFINE_string(

@@ -109,7 +109,7 @@ class Inpainter:
         """Loads a trained generator.
 
         Args:
-            path: the workdir of a run, or a file that `inpaint-jax export` wrote.
+            path: the workdir of a run, a file that `inpaint-jax export` wrote, or the name of a model that comes along.
             step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
         Raises:
