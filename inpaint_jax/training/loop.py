@@ -77,9 +77,8 @@ def train(config: ConfigDict, workdir: str | Path, hosts: tuple[str, int, int] |
     Raises:
         ValueError: a field of the config makes no sense, the data holds no image, the sketches are of other data or
             cannot be made, or the workdir belongs to another config.
-        data.sketches.UnusableSketches: they are damaged, which may come up in the midst of the run, or lack some that
-            are needed, or differ in their settings from each other or from those that the run began with, or in
-            anything from those of another host.
+        data.sketches.UnusableSketches: they are damaged, which may come up in the midst of the run, or not there, or
+            differ in their settings from each other, from those that the run began with, or from those of another host.
         features.weights.WeightsUnavailable: the perceptual loss has a weight, and VGG's weights are nowhere.
         TrainingDivergedError: a loss or gradient is not finite.
     """
