@@ -11,7 +11,7 @@ Measured on 65 photos of street scenes, 256 x 341 pixels, on one shared CPU core
 and write one (10 ms to thin its lines), 0.65 ms to read and check one (13 ms to read its photo). For 1.8 million photos
 that is 3.2 GB, or 7.4 GB in blocks of 4 KiB, and 20 minutes of one core for each epoch. A packed format of our own took
 1,535 bytes, 1.0 and 0.27 ms; zip files of a thousand PNGs would take 12 ms to open for every sketch. To open a
-store, which looks for every file, takes 2 s of computing for 1.8 million.
+store, which looks for every file, takes 2 s of computing for 1.8 million (0.05 s for 50,000).
 """
 
 import dataclasses
