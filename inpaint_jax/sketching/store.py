@@ -10,7 +10,8 @@ checksums of its own, which are looked at whenever it is read.
 Measured on 65 photos of street scenes, 256 x 341 pixels, on one shared CPU core: 1,774 bytes a sketch, 2.5 ms to encode
 and write one (10 ms to thin its lines), 0.65 ms to read and check one (13 ms to read its photo). For 1.8 million photos
 that is 3.2 GB, or 7.4 GB in blocks of 4 KiB, and 20 minutes of one core for each epoch. A packed format of our own took
-1,535 bytes, 1.0 and 0.27 ms; zip files of a thousand PNGs would take 12 ms to open for every sketch.
+1,535 bytes, 1.0 and 0.27 ms; zip files of a thousand PNGs would take 12 ms to open for every sketch. To open a
+store, which looks for every file, takes 2 s of computing for 1.8 million (0.05 s for 50,000).
 """
 
 import dataclasses
@@ -145,7 +146,7 @@ class SketchStore:
 
     def path(self, index: int) -> Path:
         """Where the sketch of a photo is, or will be."""
-        return self.folder / f"{index // _IN_A_FOLDER:04d}" / f"{index:07d}.png"
+        return self.folder / f"{index // _IN_A_FOLDER:04d}" / _name(index)
 
     def to_make(self) -> Iterator[int]:
         """Numbers of the photos whose sketch is not there, those that could not be read included."""
@@ -153,7 +154,7 @@ class SketchStore:
             folder = self.path(first).parent
             there = set(os.listdir(folder)) if folder.is_dir() else set()
             numbers = range(first, min(first + _IN_A_FOLDER, self.count))
-            yield from (number for number in numbers if self.path(number).name not in there)
+            yield from (number for number in numbers if _name(number) not in there)
 
     def finish(self, unreadable: Iterable[int]) -> None:
         """Notes which photos could not be read, once all others have a sketch."""
@@ -226,6 +227,10 @@ def differences(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name in sorted(set().union(*settings.values()))
         if len({repr(values.get(name)) for values in settings.values()}) > 1
     ]
+
+
+def _name(index: int) -> str:
+    return f"{index:07d}.png"
 
 
 def _digest(texts: Iterable[str]) -> str:
