@@ -125,7 +125,7 @@ class Checkpoints:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        return restored.generator, restored.rest, restored.progress
+        return restored["generator"], restored["rest"], restored["progress"]
 
     def wait(self) -> None:
         """Waits for the save under way."""
@@ -178,7 +178,7 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
         if step is None:
             best = manager.best_step()
             step = manager.latest_step() if best is None else best
-    if step not in steps:
+    if step is None or step not in steps:
         raise FileNotFoundError(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
     item = folder / str(step) / "generator"
     with ocp.StandardCheckpointer() as checkpointer:
