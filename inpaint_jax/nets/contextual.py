@@ -76,9 +76,9 @@ def contextual_attention(
 
 
 def _one_sample(
-    features: Float[AnyArray, "H W C"],
-    valid: Float[AnyArray, "H-{patch_size}+1 W-{patch_size}+1"],
-    temperature: Float[AnyArray, ""],
+    features: Float[Array, "H W C"],
+    valid: Float[Array, "H-{patch_size}+1 W-{patch_size}+1"],
+    temperature: Float[Array, ""],
     patch_size: int,
 ) -> Float[Array, "H W C"]:
     """Lines 2-8 for one sample."""
@@ -96,7 +96,7 @@ def _one_sample(
 
 
 def _convolve(
-    image: Float[AnyArray, "H W C"], kernels: Float[AnyArray, "s s C N"], padding: tuple[int, int]
+    image: Float[Array, "H W C"], kernels: Float[Array, "s s C N"], padding: tuple[int, int]
 ) -> Float[Array, "_ _ N"]:
     """In float32."""
     return jax.lax.conv_general_dilated(

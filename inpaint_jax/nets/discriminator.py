@@ -35,7 +35,7 @@ class GlobalLocalDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[AnyArray, "B H W 3"], crop: Float[AnyArray, "B h w 3"], *, update_stats: bool
+        self, image: Float[Array, "B H W 3"], crop: Float[Array, "B h w 3"], *, update_stats: bool
     ) -> Float[Array, "B"]:
         """How real each image looks: to the hinge loss above 1 is sure of real, below -1 sure of fake.
 

@@ -77,7 +77,7 @@ def coverage(height: int, width: int, patch_size: int) -> Float[Array, "{height}
 
 def normalise(patches: Float[AnyArray, "*positions pixels C"]) -> Float[Array, "*positions pixels C"]:
     """n(.) of eq. (7): patches scaled to unit length. In float32: S / t magnifies what is rounded."""
-    patches = patches.astype(jnp.float32)
+    patches = jnp.asarray(patches, jnp.float32)
     square = jnp.sum(jnp.square(patches), axis=(-2, -1), keepdims=True)
     return patches * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))
 
@@ -126,7 +126,7 @@ def mix_patches(
 
 
 def diagonal_sums(
-    gram: Float[AnyArray, "B H W H2 W2"], patch_size: int
+    gram: Float[Array, "B H W H2 W2"], patch_size: int
 ) -> Float[Array, "B H-{patch_size}+1 W-{patch_size}+1 H2-{patch_size}+1 W2-{patch_size}+1"]:
     """From pixels to patches: sum over d of gram[.., q + d, .., k + d], in x and in y; both maps shrink by s - 1."""
     height, width, rows, columns = (side - patch_size + 1 for side in gram.shape[1:])
