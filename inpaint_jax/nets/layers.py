@@ -41,10 +41,8 @@ class GatedConv(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "B H W C"]
-    ) -> Float[Array, "B -(-H//{self.stride}) -(-W//{self.stride}) {self.features}"]:
-        """ELU(a) * sigmoid(b)."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w {self.features}"]:
+        """The map, whose size is divided by the stride."""
         both = nn.Conv(
             2 * self.features,
             (self.kernel_size, self.kernel_size),
