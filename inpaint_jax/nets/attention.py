@@ -131,7 +131,7 @@ def downsample_mask(mask: Shaped[AnyArray, "B H W"], factor: int = 4) -> Shaped[
     batch, height, width = mask.shape
     if height % factor or width % factor:
         raise ValueError(f"A mask of {height} x {width} does not divide into cells of {factor}; pad it first.")
-    return mask.reshape(batch, height // factor, factor, width // factor, factor).max(axis=(2, 4))
+    return jnp.asarray(mask).reshape(batch, height // factor, factor, width // factor, factor).max(axis=(2, 4))
 
 
 def valid_keys(mask: Shaped[AnyArray, "B H W"], patch_size: int) -> Bool[Array, "B H-{patch_size}+1 W-{patch_size}+1"]:

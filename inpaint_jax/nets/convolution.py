@@ -56,15 +56,15 @@ class _Window(NamedTuple):
 
 
 def conv_general_dilated(
-    lhs: Float[Array, "B *size C"],
-    rhs: Float[Array, "*kernel c D"],
+    lhs: Float[Array, "B *map"],
+    rhs: Float[Array, "..."],
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     **options: Any,
-) -> Float[Array, "B *out D"]:
+) -> Float[Array, "B *out"]:
     """`jax.lax.conv_general_dilated`, with the same result and with gradients that a CPU computes faster.
 
     Only where the program runs on one CPU, for maps and kernels in flax's layout; all else is left to XLA. The

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.linen as nn
 import flax.struct
@@ -33,6 +33,7 @@ OUTPUTS = ("image", "residual")
 _BRANCHES = ("convolution", "attention")
 
 
+@no_type_check  # transformations of jax put other things in the places of its arrays
 @flax.struct.dataclass
 class GeneratorOutputs:
     """What the generator hands back; images are float32 in [0, 1].
