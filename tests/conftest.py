@@ -14,6 +14,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from absl import flags
+from beartype import BeartypeConf, beartype
 from browser import chromium_page  # noqa: F401 (a fixture)
 from PIL import Image
 
@@ -30,7 +31,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Shapes and types in the signatures of these modules are checked at every call; not in commands that tests start.
-jaxtyping.install_import_hook(["inpaint_jax.nets", "inpaint_jax.losses", "inpaint_jax.metrics"], "beartype.beartype")
+check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
+jaxtyping.install_import_hook(["inpaint_jax.nets", "inpaint_jax.losses", "inpaint_jax.metrics"], "conftest.check_types")
 
 # grain's worker processes read absl flags, which only an absl app would have parsed.
 flags.FLAGS.mark_as_parsed()
