@@ -131,7 +131,7 @@ class Checkpoints:
                     progress=ocp.args.JsonRestore(),
                 ),
             )
-        return restored.generator, restored.rest, restored.progress
+        return restored["generator"], restored["rest"], restored["progress"]
 
     def add_score(self, step: int, progress: Mapping[str, Any], score: float) -> None:
         """Writes down the score of a checkpoint that was saved before it was validated.
@@ -183,7 +183,7 @@ def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, i
         if step is None:
             best = manager.best_step()
             step = manager.latest_step() if best is None else best
-    if step not in steps:
+    if step is None or step not in steps:
         raise MissingFile(f"{folder} has no checkpoint of step {step}; it has {sorted(steps) or 'none'}.")
     return load_item(workdir, step, "generator"), step
 

@@ -19,7 +19,8 @@ def keep_programs() -> Path | None:
     Returns:
         the folder, or None where jax was told already what to do.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
+    enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not enabled:
         return None
     folder = cache_folder() / "programs" / _processor()
     jax.config.update("jax_compilation_cache_dir", str(folder))

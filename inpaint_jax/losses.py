@@ -1,15 +1,22 @@
 """The losses of Section III-B and those of WGAN-GP (Table II), one function per term, and their weighted sum.
 
-Every term is given per sample, [B], so that training takes its mean and validation can leave out padding. L1
-distances are means over the elements of an image, not sums: a weight then means the same at every image size.
+Every term is given per sample, so that training takes its mean and validation can leave out padding. L1 distances are
+means over the elements of an image, not sums: a weight then means the same at every image size.
+
+Images are in [0, 1]. In masks, 1 (or True) = missing.
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from inpaint_jax.arrays import AnyArray
 
 # What the two networks may fight by: eqs. (4) and (5), or WGAN-GP, to which the paper compares them in Table II.
 ADVERSARIAL = ("hinge", "wgan_gp")
@@ -44,133 +51,104 @@ class LossWeights:
             raise ValueError(f"l1 must be {' or '.join(L1)}, not {self.l1!r}.")
 
 
-def reconstruction_loss(image: jax.Array, target: jax.Array) -> jax.Array:
-    """||I - I_gt||_1 of eq. (2), for one of its two images.
-
-    Args:
-        image: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-
-    Returns:
-        [B], means over the elements.
-    """
+def reconstruction_loss(image: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"]) -> Float[Array, "B"]:
+    """||I - I_gt||_1 of eq. (2), for one of its two images."""
     return jnp.mean(jnp.abs(image - target), axis=(1, 2, 3))
 
 
-def reconstruction_loss_by_area(image: jax.Array, target: jax.Array, mask: jax.Array, hole_weight: float) -> jax.Array:
+def reconstruction_loss_by_area(
+    image: Float[AnyArray, "B H W 3"],
+    target: Float[AnyArray, "B H W 3"],
+    mask: Shaped[AnyArray, "B H W"],
+    hole_weight: float,
+) -> Float[Array, "B"]:
     """The L1 distance as one mean over the hole and one over the known pixels, so that no hole is too small to count.
 
     In the plain mean, a hole of 5 % has 5 % of the weight. Liu et al. 2018 (partial convolutions) weigh holes 6.
 
     Args:
-        image: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-        mask: [B, H, W], 1 (or True) = missing.
+        image: the network's.
+        target: the truth.
+        mask: of the hole.
         hole_weight: of the first mean; that of the second is 1.
 
     Returns:
-        [B]; a mean over no pixels counts as nothing.
+        the sum; a mean over no pixels counts as nothing.
     """
     return hole_weight * hole_l1(image, target, mask) + hole_l1(image, target, mask <= 0.5)
 
 
-def relative_loss(image: jax.Array, target: jax.Array, filled: jax.Array, mask: jax.Array) -> jax.Array:
+def relative_loss(
+    image: Float[AnyArray, "B H W 3"],
+    target: Float[AnyArray, "B H W 3"],
+    filled: Float[AnyArray, "B H W 3"],
+    mask: Shaped[AnyArray, "B H W"],
+) -> Float[Array, "B"]:
     """The share of the fill's L1 distance inside the hole that is left: 1 is no better than the fill, 0 is the truth.
 
     So a smooth photo, whose fill is nearly right, counts as much as one full of texture, which nothing can predict; as
     a mean of PSNR does, whose slope is that of the relative error, too.
 
     Args:
-        image: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-        filled: [B, H, W, 3] in [0, 1], what the networks started from.
-        mask: [B, H, W], 1 (or True) = missing.
+        image: the network's.
+        target: the truth.
+        filled: what the networks started from.
+        mask: of the hole.
 
     Returns:
-        [B]; 0 where nothing is missing. A fill that is less than a grey level off counts as one level off.
+        the shares; 0 where nothing is missing. A fill that is less than a grey level off counts as one level off.
     """
     before = jax.lax.stop_gradient(hole_l1(filled, target, mask))
     return hole_l1(image, target, mask) / jnp.maximum(before, 1 / 255)
 
 
-def hole_l1(image: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean L1 distance inside the hole.
-
-    Args:
-        image: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-        mask: [B, H, W], 1 (or True) = missing.
-
-    Returns:
-        [B]; 0 where nothing is missing.
-    """
+def hole_l1(
+    image: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"]
+) -> Float[Array, "B"]:
+    """The mean L1 distance inside the hole; 0 where nothing is missing."""
     hole = (mask > 0.5).astype(jnp.float32)
     distance = jnp.abs(image - target).mean(axis=-1)
     return jnp.sum(hole * distance, axis=(1, 2)) / jnp.maximum(hole.sum(axis=(1, 2)), 1)
 
 
-def perceptual_loss(features: jax.Array, target_features: jax.Array) -> jax.Array:
+def perceptual_loss(
+    features: Float[AnyArray, "B H W C"], target_features: Float[AnyArray, "B H W C"]
+) -> Float[Array, "B"]:
     """||V(I_c) - V(I_gt)||_1 of eq. (3), V being VGG-16 up to ReLU1_2.
 
     Args:
-        features: [B, H, W, C] activations of the coarse image, scaled by `features.vgg.PERCEPTUAL_SCALE` in training.
-        target_features: [B, H, W, C] activations of the truth.
-
-    Returns:
-        [B], means over the elements.
+        features: activations of the coarse image, scaled by `features.vgg.PERCEPTUAL_SCALE` in training.
+        target_features: activations of the truth.
     """
     return jnp.mean(jnp.abs(features - target_features), axis=(1, 2, 3))
 
 
-def hinge_discriminator_loss(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """[1 - D(I)]_+ + [1 + D(I_out)]_+ of eq. (4).
-
-    Args:
-        real_logits: [B] of photos.
-        fake_logits: [B] of completed images.
-
-    Returns:
-        [B].
-    """
+def hinge_discriminator_loss(real_logits: Float[Array, "B"], fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:
+    """[1 - D(I)]_+ + [1 + D(I_out)]_+ of eq. (4)."""
     return nn.relu(1 - real_logits) + nn.relu(1 + fake_logits)
 
 
-def hinge_generator_loss(fake_logits: jax.Array) -> jax.Array:
-    """-D(I_out) of eq. (5), which is also the generator's loss in WGAN-GP.
-
-    Args:
-        fake_logits: [B] of completed images.
-
-    Returns:
-        [B].
-    """
+def hinge_generator_loss(fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:
+    """-D(I_out) of eq. (5), which is also the generator's loss in WGAN-GP."""
     return -fake_logits
 
 
-def wasserstein_critic_loss(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """D(I_out) - D(I), the critic's loss in WGAN-GP without its penalty (Gulrajani et al. 2017, eq. 3).
-
-    Args:
-        real_logits: [B] of photos.
-        fake_logits: [B] of completed images.
-
-    Returns:
-        [B].
-    """
+def wasserstein_critic_loss(real_logits: Float[Array, "B"], fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:
+    """D(I_out) - D(I), the critic's loss in WGAN-GP without its penalty (Gulrajani et al. 2017, eq. 3)."""
     return fake_logits - real_logits
 
 
-def gradient_penalty(gradient: jax.Array, mask: jax.Array) -> jax.Array:
+def gradient_penalty(gradient: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"]) -> Float[Array, "B"]:
     """(||M * grad D(x)||_2 - 1)^2 at an image x between I and I_out (Gulrajani et al. 2017, eq. 3; M: Yu et al. 2018).
 
     I and I_out are the same outside the hole, so the lines between them run within it; only there the slope matters.
 
     Args:
-        gradient: [B, H, W, 3] of the logits with respect to images in [0, 1].
-        mask: [B, H, W], 1 (or True) = missing.
+        gradient: of the logits with respect to the images x.
+        mask: M.
 
     Returns:
-        [B]; 1, with a gradient of zero, where nothing is missing.
+        the penalty; 1, with a gradient of zero, where nothing is missing.
     """
     squares = jnp.sum(jnp.where(mask[..., None] > 0.5, gradient, 0.0) ** 2, axis=(1, 2, 3))
     # where twice: the square root's slope at 0 is infinite, and 0 times that, from the branch not taken, is nan.
@@ -179,15 +157,12 @@ def gradient_penalty(gradient: jax.Array, mask: jax.Array) -> jax.Array:
     return (norm - 1) ** 2
 
 
-def generator_objective(terms: Mapping[str, jax.Array], weights: LossWeights) -> jax.Array:
+def generator_objective(terms: Mapping[str, Float[AnyArray, "B"]], weights: LossWeights) -> Float[Array, "B"]:
     """L^G of eq. (6), the weighted sum of eqs. (2), (3) and (5).
 
     Args:
-        terms: some of the fields of `LossWeights` -> [B]. A missing term counts as nothing: without "adversarial"
+        terms: named as some of the fields of `LossWeights`. A missing term counts as nothing: without "adversarial"
             this is the validation loss, which compares from epoch to epoch.
         weights: their weights.
-
-    Returns:
-        [B].
     """
-    return sum(getattr(weights, name) * value for name, value in terms.items())
+    return functools.reduce(operator.add, (getattr(weights, name) * value for name, value in terms.items()))

@@ -1,59 +1,53 @@
-"""Image quality, per image ([B, H, W, 3] in [0, 1]), and the distance between two sets of images, from features."""
+"""Image quality, one number per image, and the distance between two sets of images, from features.
 
+Images are in [0, 1]. In masks, 1 (or True) = missing.
+"""
+
+import functools
+import operator
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jaxtyping import Array, Float, Float64, Shaped
+
+from inpaint_jax.arrays import AnyArray
 
 _SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
 _JOINED_TOGETHER = 256  # feature vectors
 
 
-def mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of |prediction - target| in percent of the range.
-
-    Args:
-        prediction: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-
-    Returns:
-        [B] in percent.
-    """
+def mean_absolute_error(
+    prediction: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"]
+) -> Float[Array, "B"]:
+    """Mean of |prediction - target| in percent of the range."""
     return 100 * jnp.mean(jnp.abs(prediction - target), axis=(-3, -2, -1))
 
 
-def relative_mean_absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+def relative_mean_absolute_error(
+    prediction: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"]
+) -> Float[Array, "B"]:
     """Sum of |prediction - target| over sum of (prediction + target): what EdgeConnect and WaveFill print as MAE.
 
-    Args:
-        prediction: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-
-    Returns:
-        [B] in [0, 1]; 0 where both images are black.
+    It lies in [0, 1], and is 0 where both images are black.
     """
     axes = (-3, -2, -1)
     difference, total = jnp.sum(jnp.abs(prediction - target), axis=axes), jnp.sum(prediction + target, axis=axes)
     return difference / jnp.where(total > 0, total, 1)
 
 
-def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio, -10 log10(mean squared error), over all pixels and channels.
+def psnr(prediction: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"]) -> Float[Array, "B"]:
+    """Peak signal-to-noise ratio, -10 log10(mean squared error), over all pixels and channels, in dB.
 
-    Args:
-        prediction: [B, H, W, 3] in [0, 1].
-        target: [B, H, W, 3] in [0, 1].
-
-    Returns:
-        [B] in dB; inf where the images are equal.
+    It is inf where the images are equal.
     """
     return -10 * jnp.log10(jnp.mean(jnp.square(prediction - target), axis=(-3, -2, -1)))
 
 
-def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
+def ssim(prediction: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"]) -> Float[Array, "B"]:
     """Structural similarity (Wang et al., IEEE TIP 2004), per channel, then averaged.
 
         SSIM = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)),  C1 = 0.01^2, C2 = 0.03^2
@@ -63,11 +57,11 @@ def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
     use_sample_covariance=False, data_range=1.
 
     Args:
-        prediction: [B, H, W, 3] in [0, 1], H and W at least 11.
-        target: [B, H, W, 3] in [0, 1].
+        prediction: H and W at least 11.
+        target: the truth.
 
     Returns:
-        [B], at most 1, and 1 where the images are equal.
+        at most 1, and 1 where the images are equal.
 
     Raises:
         ValueError: the images are smaller than the window.
@@ -89,31 +83,33 @@ def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(luminance * structure, axis=(-3, -2, -1))
 
 
-def hole_psnr(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+def hole_psnr(
+    prediction: Float[AnyArray, "#B #H #W 3"], target: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"]
+) -> Float[Array, "B"]:
     """Peak signal-to-noise ratio of the missing pixels alone: does not flatter small holes, as `psnr` does.
 
     Args:
-        prediction: [B, H, W, 3] in [0, 1], or what broadcasts to it, as one colour does.
-        target: [B, H, W, 3] in [0, 1].
-        mask: [B, H, W], 1 (or True) = missing.
+        prediction: may also be what broadcasts to an image, as one colour does.
+        target: the truth.
+        mask: of the hole.
 
     Returns:
-        [B] in dB; inf where the holes are equal, nan where nothing is missing.
+        in dB; inf where the holes are equal, nan where nothing is missing.
     """
     hole = (mask > 0.5).astype(target.dtype)[..., None]
     square = jnp.sum(hole * jnp.square(prediction - target), axis=(-3, -2, -1))
     return -10 * jnp.log10(square / (3 * jnp.sum(hole, axis=(-3, -2, -1))))
 
 
-def _gaussian_window(maps: jax.Array) -> jax.Array:
-    """Weighted means over all windows inside the map, rows first, then columns: [B, H, W, C] -> [B, H-10, W-10, C]."""
+def _gaussian_window(maps: Float[Array, "B H W C"]) -> Float[Array, "B H-10 W-10 C"]:
+    """Weighted means over all windows inside the map, rows first, then columns."""
     offsets = np.arange(_SSIM_WINDOW) - _SSIM_WINDOW // 2
     weights = np.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)
     for axis in (-3, -2):
         length = maps.shape[axis] - _SSIM_WINDOW + 1
         shifted = (jax.lax.slice_in_dim(maps, d, d + length, axis=axis) for d in range(_SSIM_WINDOW))
-        maps = sum(weight * part for weight, part in zip(weights, shifted))
+        maps = functools.reduce(operator.add, (weight * part for weight, part in zip(weights, shifted)))
     return maps
 
 
@@ -142,20 +138,20 @@ class GaussianStatistics:
         return self._count + sum(map(len, self._waiting))
 
     @property
-    def mean(self) -> np.ndarray:
-        """[D] float64."""
+    def mean(self) -> Float64[np.ndarray, "D"]:
+        """Of the vectors so far."""
         self._join_waiting()
         return self._mean
 
     @property
-    def second_moment(self) -> np.ndarray:
-        """[D, D] float64, sum of (x - mean)(x - mean)^T."""
+    def second_moment(self) -> Float64[np.ndarray, "D D"]:
+        """Sum of (x - mean)(x - mean)^T."""
         self._join_waiting()
         return self._second_moment
 
     @property
-    def covariance(self) -> np.ndarray:
-        """[D, D] float64, the unbiased estimate (as np.cov); of rank count - 1 at most.
+    def covariance(self) -> Float64[np.ndarray, "D D"]:
+        """The unbiased estimate (as np.cov); of rank count - 1 at most.
 
         Raises:
             ValueError: there are fewer than two vectors.
@@ -164,14 +160,11 @@ class GaussianStatistics:
             raise ValueError(f"A covariance needs two feature vectors, here are {self.count}.")
         return self.second_moment / (self.count - 1)
 
-    def update(self, features: jax.Array) -> None:
-        """Adds a batch.
-
-        Args:
-            features: [N, D], N may be 0.
+    def update(self, features: Float[AnyArray, "N D"]) -> None:
+        """Adds a batch, which may be empty.
 
         Raises:
-            ValueError: features are not [N, D], or not all finite (nothing was added).
+            ValueError: features are not of size D, or not all finite (nothing was added).
         """
         features = np.asarray(features, np.float64)
         if features.ndim != 2 or features.shape[1] != self._size:
@@ -199,7 +192,7 @@ class GaussianStatistics:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything as plain arrays (count, mean, second_moment, waiting), to be saved; see `from_arrays`."""
         return {
-            "count": np.int64(self._count),
+            "count": np.array(self._count),
             "mean": self._mean.copy(),
             "second_moment": self._second_moment.copy(),
             "waiting": np.concatenate([np.zeros((0, self._size)), *self._waiting]),
@@ -240,7 +233,7 @@ class GaussianStatistics:
             centred = features - mean
             self._join(len(features), mean, centred.T @ centred)
 
-    def _join(self, count: int, mean: np.ndarray, second_moment: np.ndarray) -> None:
+    def _join(self, count: int, mean: Float64[np.ndarray, "D"], second_moment: Float64[np.ndarray, "D D"]) -> None:
         total = self._count + count
         difference = mean - self._mean
         self._second_moment += second_moment
@@ -249,7 +242,12 @@ class GaussianStatistics:
         self._count = total
 
 
-def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
+def frechet_distance(
+    mean_a: Float[AnyArray, "D"],
+    cov_a: Float[AnyArray, "D D"],
+    mean_b: Float[AnyArray, "D"],
+    cov_b: Float[AnyArray, "D D"],
+) -> float:
     """Fréchet distance of two Gaussians; of `features.inception.pool3` it is the FID (Heusel et al., arXiv 1706.08500).
 
         |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
@@ -258,10 +256,10 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
     the covariances are singular (fewer images than features), and costs little there, which a matrix root does not.
 
     Args:
-        mean_a: [D], any float type; computed in float64.
-        cov_a: [D, D], symmetric and positive semi-definite, as np.cov gives it.
-        mean_b: [D].
-        cov_b: [D, D].
+        mean_a: any float type; computed in float64.
+        cov_a: symmetric and positive semi-definite, as np.cov gives it.
+        mean_b: of the other.
+        cov_b: likewise.
 
     Returns:
         The distance, >= 0; 0 up to rounding for equal Gaussians. It depends on the number of images (it falls as that
@@ -283,9 +281,9 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
     return max(float(distance), 0.0)  # rounding may leave -1e-14 of equal ones
 
 
-def _covariance_factor(covariance: np.ndarray) -> np.ndarray:
-    """F [D, rank] with F F^T = covariance, by Cholesky decomposition with pivoting, which singular ones have too."""
-    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance, lower=1)
+def _covariance_factor(covariance: Float64[np.ndarray, "D D"]) -> Float64[np.ndarray, "D rank"]:
+    """F with F F^T = covariance, by Cholesky decomposition with pivoting, which singular ones have too."""
+    factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance, lower=1)  # pyright: ignore[reportAttributeAccessIssue]
     result = np.zeros((len(covariance), rank))
     result[pivots - 1] = np.tril(factor)[:, :rank]
     if not np.allclose(result @ result.T, covariance, rtol=0, atol=1e-4 * np.abs(covariance).max(initial=0)):

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from absl import flags
+from beartype import BeartypeConf, beartype
 from browser import chromium_page  # noqa: F401 (a fixture)
 from PIL import Image
 
@@ -26,6 +29,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Tiny programs run once or twice: LLVM's optimisations take longer than they save. XLA's own passes are the same.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# Shapes and types in the signatures of these modules are checked at every call; not in commands that tests start.
+check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
+jaxtyping.install_import_hook(["inpaint_jax.nets", "inpaint_jax.losses", "inpaint_jax.metrics"], "conftest.check_types")
 
 # grain's worker processes read absl flags, which only an absl app would have parsed.
 flags.FLAGS.mark_as_parsed()
@@ -54,6 +61,14 @@ def saved_state(workdir: Path, step: int) -> dict:
             item: jax.tree.map(np.asarray, checkpointer.restore(workdir / "checkpoints" / str(step) / item))
             for item in ("generator", "rest")
         }
+
+
+@pytest.fixture
+def own_checks() -> Iterator[None]:
+    """Leaves wrong arguments to the library, whose errors speak to users; the checks of jaxtyping would come first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -234,6 +234,7 @@ def test_below_zero_the_least_similar_win(method):
     assert_agrees(refined, reference.masked_patch_attention(features, mask, temperature))
 
 
+@pytest.mark.usefixtures("own_checks")
 @each_method
 def test_what_cannot_be_attended_to_is_refused(method):
     features, mask, temperature = sample()
@@ -301,6 +302,7 @@ def test_unknown_method_is_refused():
         masked_patch_attention(*sample(), method="fourier")
 
 
+@pytest.mark.usefixtures("own_checks")
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1)])
 def test_wrong_temperature_shape_is_refused(shape):
     features, mask, _ = sample()
@@ -308,6 +310,7 @@ def test_wrong_temperature_shape_is_refused(shape):
         masked_patch_attention(features, mask, np.ones(shape, np.float32))
 
 
+@pytest.mark.usefixtures("own_checks")
 @pytest.mark.parametrize("shape", [(7, 5), (1, 7, 5), (2, 7, 5, 1), (2, 28, 20)])
 def test_wrong_mask_shape_is_refused(shape):
     """Above all the mask of the image, not down-sampled, and one mask for the whole batch."""

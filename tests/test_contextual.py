@@ -113,6 +113,7 @@ def test_bfloat16(method):
     assert_agrees(refined, expected, 8 * 2**-8)
 
 
+@pytest.mark.usefixtures("own_checks")
 def test_what_does_not_fit_is_refused():
     features, mask, temperature = sample()
     with pytest.raises(ValueError, match="batched, loop"):

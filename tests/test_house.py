@@ -51,9 +51,10 @@ MAY_IMPORT = {
     "errors": "",
     # the ground floor
     "features": "files errors",
-    "losses": "",
-    "metrics": "",
-    "nets": "",
+    "losses": "arrays",
+    "metrics": "arrays",
+    "nets": "arrays",
+    "arrays": "",
 }
 
 FILES = "io os os.path pathlib shutil tempfile glob json csv pickle h5py PIL cv2 pooch requests urllib"

@@ -55,8 +55,8 @@ def test_by_area_no_hole_is_too_small_to_count():
     """Errors of 0.2 in the hole and 0.1 elsewhere: the same loss for a hole of one pixel and of nearly all."""
     mask = hole_of(1, 24, 47)
     target = np.zeros((3, 8, 6, 3), np.float32)
-    image = np.where(mask[..., None], np.float32(0.2), np.float32(0.1))
-    np.testing.assert_allclose(losses.reconstruction_loss_by_area(image, target, mask, 6), 3 * [1.3], rtol=1e-5)
+    image = np.where(mask[..., None], np.float32(0.2), np.float32(0.1)).repeat(3, axis=-1)
+    np.testing.assert_allclose(losses.reconstruction_loss_by_area(image, target, mask, 6.0), 3 * [1.3], rtol=1e-5)
     assert np.ptp(losses.reconstruction_loss(image, target)) > 0.05
 
 

@@ -265,6 +265,7 @@ def test_heads_see_their_own_embeddings_and_are_concatenated():
     assert not np.allclose(refined[..., 4:], other[..., 4:])
 
 
+@pytest.mark.usefixtures("own_checks")
 def test_shapes_that_do_not_fit_are_named(tiny):
     generator, params, image, mask, _ = tiny
     with pytest.raises(ValueError, match=r"mask must be \[batch, height, width\]"):

@@ -157,6 +157,7 @@ def test_unknown_switches_are_named(generators, kind):
             jax.eval_shape(lambda off=off: generator.apply(params, image, mask, without=(off,)))
 
 
+@pytest.mark.usefixtures("own_checks")
 @pytest.mark.parametrize("kind", ["mhtma", "contextual"])
 def test_temperatures_of_another_shape_are_refused(generators, kind):
     made, image, mask = generators

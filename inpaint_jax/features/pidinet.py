@@ -5,6 +5,8 @@ Su et al., "Pixel Difference Networks for Efficient Edge Detection", ICCV 2021, 
 weighted differences of pixels; being linear, it is a plain convolution with other weights, and becomes that at loading.
 """
 
+import functools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +212,8 @@ def side_outputs(params: Params, images: jax.Array) -> dict[str, jax.Array]:
 def _side(side: Params, x: jax.Array) -> jax.Array:
     """Side branch of a stage: context by dilated convolutions (CDCM), attention to places (CSAM), one score a pixel."""
     x = _dense(side["reduce"], jax.nn.relu(x))
-    x = sum(_convolve(x, kernel, dilation) for kernel, dilation in zip(side["dilated"], _DILATIONS))
+    seen = (_convolve(x, kernel, dilation) for kernel, dilation in zip(side["dilated"], _DILATIONS))
+    x = functools.reduce(operator.add, seen)
     attention = _convolve(_dense(side["attention"], jax.nn.relu(x)), side["attention"]["spatial"])
     return _dense(side["score"], x * jax.nn.sigmoid(attention))
 
@@ -220,10 +223,11 @@ def _depthwise(x: jax.Array, taps: jax.Array, offsets: tuple[tuple[int, int], ..
     reach = max(max(offset) for offset in offsets)
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    return sum(
+    shifted = (
         padded[:, reach + row : reach + row + height, reach + column : reach + column + width] * tap
         for tap, (row, column) in zip(taps, offsets)
     )
+    return functools.reduce(operator.add, shifted)
 
 
 def _dense(layer: Params, x: jax.Array) -> jax.Array:

@@ -96,7 +96,7 @@ def relu1_2(params: Params, images: jax.Array) -> jax.Array:
     x = 255.0 * images.astype(jnp.float32) - jnp.asarray(MEAN_RGB, jnp.float32)
     for layer in ("conv1_1", "conv1_2"):
         x = jax.lax.conv_general_dilated(
-            x, params[layer]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, jnp.asarray(params[layer]["kernel"]), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         x = jax.nn.relu(x + params[layer]["bias"])
     return x
@@ -121,12 +121,12 @@ def _read_keras(path: Path) -> Params:
     params: Params = {}
     with h5py.File(path, "r") as file:
         for layer, group_name in _KERAS_GROUPS.items():
+            params[layer] = {}
             group = file.get(group_name)
-            names = [] if group is None else group.attrs.get("weight_names", [])
-            names = [name.decode() if isinstance(name, bytes) else name for name in names]
-            params[layer] = {
-                kind: group[name][()].astype(np.float32)
-                for kind, name in zip(("kernel", "bias"), names)
-                if name in group
-            }
+            if not isinstance(group, h5py.Group):
+                continue
+            for kind, name in zip(("kernel", "bias"), group.attrs.get("weight_names", [])):
+                array = group.get(name.decode() if isinstance(name, bytes) else name)
+                if isinstance(array, h5py.Dataset):
+                    params[layer][kind] = array[()].astype(np.float32)
     return params

@@ -70,7 +70,9 @@ class WeightsFile:
                     known_hash=self.checksum,
                     fname=self.name,
                     path=cache_folder(),
-                    downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, timeout=timeout),
+                    downloader=pooch.HTTPDownloader(  # pyright: ignore[reportArgumentType]
+                        progressbar=True, chunk_size=1 << 16, timeout=timeout
+                    ),
                 )
             )
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: checksum of the download

@@ -4,13 +4,15 @@ Everything here is a pure function of arrays. `nets/mhtma.py` adds the parameter
 head (F_dr), the temperatures, and the concatenation of the heads (eq. 12).
 
 Names follow Section III-C: queries Q and keys K are s x s patches, S are the scores, W the attention coefficients,
-P the refined patches. Feature maps are [B, H, W, C]; a patch is named by the pixel of its top left corner in the
+P the refined patches. In masks, 1 (or True) = missing. A patch is named by the pixel of its top left corner in the
 (padded, for queries) map.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
 
+from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.patches import (
     box_sum,
     inner_products,
@@ -33,15 +35,15 @@ _LARGEST_GRAM = 2**27
 
 
 def masked_patch_attention(
-    features: jax.Array,
-    mask: jax.Array,
-    temperature: jax.Array,
+    features: Float[AnyArray, "B H W C"],
+    mask: Shaped[AnyArray, "B H W"],
+    temperature: Float[AnyArray, "B"],
     *,
     patch_size: int = 3,
     mask_bias: float = 1e6,
     method: str = "auto",
-    needed: jax.Array | None = None,
-) -> jax.Array:
+    needed: Shaped[AnyArray, "B H W"] | None = None,
+) -> Float[Array, "B H W C"]:
     """Replaces every pixel by a mixture of the known patches that resemble its surroundings: eqs. (7)-(11).
 
         S = n(Q) n(K)^T                        (7)   cosine similarity of s x s patches
@@ -54,9 +56,9 @@ def masked_patch_attention(
     sample has its own mask and its own temperature. Without a valid key the weights are uniform over all keys.
 
     Args:
-        features: [B, H, W, C'] embedded features F_e, float32 or bfloat16.
-        mask: [B, H, W], 1 (or True) = missing, at the resolution of the features; see `downsample_mask`.
-        temperature: [B], normally > 0. Low is hard (copies the nearest patch), high is soft (averages them all). What
+        features: embedded features F_e, float32 or bfloat16.
+        mask: at the resolution of the features; see `downsample_mask`.
+        temperature: normally > 0. Low is hard (copies the nearest patch), high is soft (averages them all). What
             is below 2 / mask_bias is taken as that: at 1 / mask_bias S / t would reach the bias, and missing keys could
             win. (A temperature down there has no gradient; nor has, in float32, any that is low enough to make
             every choice certain.) Within 1e-4 .. 1e4 the default bias leaves every temperature as it is. Below zero,
@@ -68,11 +70,11 @@ def masked_patch_attention(
             the other, so that memory is linear in H·W, backwards too (by computing each tile again); "auto" is
             "gram" for few scores and "blocked" for many. Few are 2^27 on each device (8 samples with 64 x 64 maps),
             and 2^20 where that is one CPU.
-        needed: [B, H, W], 1 (or True) where the result will be looked at; everywhere by default. "blocked" leaves out
+        needed: 1 (or True) where the result will be looked at; everywhere by default. "blocked" leaves out
             tiles that hold no such pixel, and what it hands back there is not the result.
 
     Returns:
-        [B, H, W, C'] refined features F_r, in the dtype of `features`; products are taken in full precision on every
+        refined features F_r, in the dtype of `features`; products are taken in full precision on every
         device. In float32 all methods are within 1e-5 of the largest value of what the equations say, or 4e-7 / t if
         that is more: S is rounded, and S / t magnifies it where keys are as good as tied. Scores, softmax and sums of
         bfloat16 features are float32 too, so that they end within three steps of bfloat16 (3 · 2^-8) at any t.
@@ -107,21 +109,21 @@ def masked_patch_attention(
     return mix(weights.astype(features.dtype), features, patch_size)  # eq. (11) and rolling, in float32
 
 
-def keep_from_zero(temperature: jax.Array, smallest: float) -> jax.Array:
+def keep_from_zero(temperature: Float[AnyArray, "B"], smallest: float) -> Float[Array, "B"]:
     """float32 temperatures with their sign, and a magnitude of at least `smallest` (0 counts as positive)."""
     temperature = temperature.astype(jnp.float32)
     return jnp.where(temperature < 0, jnp.minimum(temperature, -smallest), jnp.maximum(temperature, smallest))
 
 
-def downsample_mask(mask: jax.Array, factor: int = 4) -> jax.Array:
+def downsample_mask(mask: Shaped[AnyArray, "B H W"], factor: int = 4) -> Shaped[Array, "B H//{factor} W//{factor}"]:
     """Brings an image mask to the resolution of the features: a cell that sees any missing pixel is missing.
 
     Args:
-        mask: [B, H, W], 1 (or True) = missing; H and W are multiples of `factor`.
+        mask: of the image; H and W are multiples of `factor`.
         factor: pixels per feature cell and side.
 
     Returns:
-        [B, H / factor, W / factor], in the dtype of `mask`.
+        in the dtype of `mask`.
 
     Raises:
         ValueError: H or W is not a multiple of `factor`.
@@ -129,24 +131,21 @@ def downsample_mask(mask: jax.Array, factor: int = 4) -> jax.Array:
     batch, height, width = mask.shape
     if height % factor or width % factor:
         raise ValueError(f"A mask of {height} x {width} does not divide into cells of {factor}; pad it first.")
-    return mask.reshape(batch, height // factor, factor, width // factor, factor).max(axis=(2, 4))
+    return jnp.asarray(mask).reshape(batch, height // factor, factor, width // factor, factor).max(axis=(2, 4))
 
 
-def valid_keys(mask: jax.Array, patch_size: int) -> jax.Array:
-    """m' of eq. (8): which s x s patches inside the map hold no missing pixel.
-
-    Args:
-        mask: [B, H, W], 1 (or True) = missing; so is anything above 0, of a soft mask.
-        patch_size: s.
-
-    Returns:
-        bool [B, H-s+1, W-s+1].
-    """
+def valid_keys(mask: Shaped[AnyArray, "B H W"], patch_size: int) -> Bool[Array, "B H-{patch_size}+1 W-{patch_size}+1"]:
+    """m' of eq. (8): which s x s patches inside the map hold no missing pixel (anything above 0, of a soft mask)."""
     missing = box_sum((mask > 0).astype(jnp.float32), patch_size)
     return missing < 0.5
 
 
-def check_inputs(features: jax.Array, mask: jax.Array, temperature: jax.Array, patch_size: int) -> None:
+def check_inputs(
+    features: Float[AnyArray, "B H W C"],
+    mask: Shaped[AnyArray, "B H W"],
+    temperature: Float[AnyArray, "B"],
+    patch_size: int,
+) -> None:
     """Raises ValueError, in one sentence, where types or shapes do not fit together or the patch not into the map."""
     if features.ndim != 4:
         raise ValueError(f"features must be [batch, height, width, channels], not of shape {features.shape}.")
@@ -161,18 +160,26 @@ def check_inputs(features: jax.Array, mask: jax.Array, temperature: jax.Array, p
         raise ValueError(f"patch_size {patch_size} does not fit into a map of {height} x {width}.")
 
 
-def _unrolled_similarity(features: jax.Array, patch_size: int) -> jax.Array:
+def _unrolled_similarity(
+    features: Float[AnyArray, "B H W C"], patch_size: int
+) -> Float[Array, "B H W H-{patch_size}+1 W-{patch_size}+1"]:
     queries = unroll(pad(features, patch_size), patch_size)
     keys = unroll(features, patch_size)
     return inner_products("byxpc,bijpc->byxij", normalise(queries), normalise(keys))
 
 
-def _unrolled_mix(weights: jax.Array, features: jax.Array, patch_size: int) -> jax.Array:
+def _unrolled_mix(
+    weights: Float[AnyArray, "B H W H-{patch_size}+1 W-{patch_size}+1"],
+    features: Float[AnyArray, "B H W C"],
+    patch_size: int,
+) -> Float[Array, "B H W C"]:
     patches = inner_products("byxij,bijpc->byxpc", weights, unroll(features, patch_size))
     return roll(patches, patch_size).astype(features.dtype)
 
 
-def _gram_similarity(features: jax.Array, patch_size: int) -> jax.Array:
+def _gram_similarity(
+    features: Float[AnyArray, "B H W C"], patch_size: int
+) -> Float[Array, "B H W H-{patch_size}+1 W-{patch_size}+1"]:
     padded = pad(features, patch_size)
     queries = inverse_norm(padded, patch_size)[:, :, :, None, None]
     keys = inverse_norm(features, patch_size)[:, None, None]

@@ -8,7 +8,9 @@ a query's weights sum to one at most; and the temperature is the same for all im
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
+from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.attention import check_inputs, keep_from_zero, valid_keys
 from inpaint_jax.nets.patches import coverage, inverse_norm, mix_patches, normalise, pad, patch_products, reach, unroll
 
@@ -22,13 +24,13 @@ _SMALLEST_TEMPERATURE = 1e-6
 
 
 def contextual_attention(
-    features: jax.Array,
-    mask: jax.Array,
-    temperature: jax.Array | None = None,
+    features: Float[AnyArray, "B H W C"],
+    mask: Shaped[AnyArray, "B H W"],
+    temperature: Float[AnyArray, "B"] | None = None,
     *,
     patch_size: int = 3,
     method: str = "batched",
-) -> jax.Array:
+) -> Float[Array, "B H W C"]:
     """Replaces every pixel by a mixture of the known patches that match its surroundings: Algorithm 2.
 
         p' = n(p)                     patches of unit length (line 3)
@@ -41,16 +43,16 @@ def contextual_attention(
     constant up to the weight that was struck out. Memory is quadratic in H·W with either method.
 
     Args:
-        features: [B, H, W, C], float32 or bfloat16.
-        mask: [B, H, W], 1 (or True) = missing, at the resolution of the features.
-        temperature: [B], 1/10 for all by default. Below zero the worst match wins, as ATMA's LeakyReLU allows;
+        features: float32 or bfloat16.
+        mask: 1 (or True) = missing, at the resolution of the features.
+        temperature: 1/10 for all by default. Below zero the worst match wins, as ATMA's LeakyReLU allows;
             magnitudes below 1e-6 are taken as that.
         patch_size: s, from 1 to min(H, W).
         method: "loop" goes through the batch with one convolution and one transposed convolution a sample, as printed
             (and timed in Fig. 7); "batched" gives the same numbers from inner products of pixels, all samples at once.
 
     Returns:
-        [B, H, W, C], in the dtype of `features`. Without a valid key it is zero.
+        in the dtype of `features`. Without a valid key it is zero.
 
     Raises:
         ValueError: shapes do not fit together, the patch does not fit into the map, or the method is unknown.
@@ -63,7 +65,9 @@ def contextual_attention(
     temperature = keep_from_zero(temperature, _SMALLEST_TEMPERATURE)
     valid = valid_keys(mask, patch_size).astype(jnp.float32)  # line 5
     if method == "loop":
-        return jax.lax.map(lambda sample: _one_sample(*sample, patch_size), (features, valid, temperature))
+        return jax.lax.map(
+            lambda sample: _one_sample(sample[0], sample[1], sample[2], patch_size), (features, valid, temperature)
+        )
     keys = inverse_norm(features, patch_size)[:, None, None]
     s = patch_products(pad(features, patch_size), features, patch_size) * keys  # lines 2-4: [B, H, W, H-s+1, W-s+1]
     valid = valid[:, None, None]
@@ -71,8 +75,13 @@ def contextual_attention(
     return mix_patches(weights.astype(features.dtype), features, patch_size)  # line 8
 
 
-def _one_sample(features: jax.Array, valid: jax.Array, temperature: jax.Array, patch_size: int) -> jax.Array:
-    """Lines 2-8 for features [H, W, C], valid keys [H-s+1, W-s+1] and one temperature."""
+def _one_sample(
+    features: Float[Array, "H W C"],
+    valid: Float[Array, "H-{patch_size}+1 W-{patch_size}+1"],
+    temperature: Float[Array, ""],
+    patch_size: int,
+) -> Float[Array, "H W C"]:
+    """Lines 2-8 for one sample."""
     height, width, channels = features.shape
     before, after = reach(patch_size)
     patches = unroll(features[None], patch_size)[0].reshape(-1, patch_size, patch_size, channels)
@@ -86,8 +95,10 @@ def _one_sample(features: jax.Array, valid: jax.Array, temperature: jax.Array, p
     return (mixed / coverage(height, width, patch_size)).astype(features.dtype)
 
 
-def _convolve(image: jax.Array, kernels: jax.Array, padding: tuple[int, int]) -> jax.Array:
-    """[H, W, C] with kernels [s, s, C, N] -> float32 [H', W', N]."""
+def _convolve(
+    image: Float[Array, "H W C"], kernels: Float[Array, "s s C N"], padding: tuple[int, int]
+) -> Float[Array, "_ _ N"]:
+    """In float32."""
     return jax.lax.conv_general_dilated(
         image[None],
         kernels,

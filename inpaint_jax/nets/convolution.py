@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _GROUPS = ("feature_group_count", "batch_group_count")
@@ -46,32 +47,32 @@ class _Window(NamedTuple):
         precision: of `jax.lax`.
     """
 
-    size: tuple[int, int]
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
     precision: Any
 
 
 def conv_general_dilated(
-    lhs: jax.Array,
-    rhs: jax.Array,
+    lhs: Float[Array, "B *map"],
+    rhs: Float[Array, "..."],
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     **options: Any,
-) -> jax.Array:
+) -> Float[Array, "B *out"]:
     """`jax.lax.conv_general_dilated`, with the same result and with gradients that a CPU computes faster.
 
     Only where the program runs on one CPU, for maps and kernels in flax's layout; all else is left to XLA. The
     gradients are the same sums, rounded in another order. There is no forward-mode differentiation then.
 
     Args:
-        lhs: [B, H, W, C].
-        rhs: [K, K', C, C'], the kernel.
+        lhs: the map, x.
+        rhs: the kernel, w.
         window_strides: of rows and columns.
         padding: "SAME", "VALID", or rows and columns in front and behind.
         lhs_dilation: zeros are put between pixels unless it is 1.
@@ -80,7 +81,7 @@ def conv_general_dilated(
         options: others of `jax.lax.conv_general_dilated`.
 
     Returns:
-        [B, h, w, C'].
+        y.
     """
     precision = options.get("precision")
     if not _handles(lhs, rhs, lhs_dilation, dimension_numbers, options):
@@ -222,7 +223,7 @@ def _without_idle_taps(kernel: jax.Array, window: _Window, y: jax.Array) -> tupl
     return kernel, window
 
 
-def _replaced(pair: tuple[Any, Any], axis: int, value: Any) -> tuple[Any, Any]:
+def _replaced(pair: tuple[Any, ...], axis: int, value: Any) -> tuple[Any, Any]:
     return (value, pair[1]) if axis == 0 else (pair[0], value)
 
 

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Shaped
 
+from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.convolution import conv_general_dilated
 
 _SLOPE = 0.2
@@ -27,22 +30,24 @@ class GlobalLocalDiscriminator(nn.Module):
 
     width: int = 64
     features: int = 1024
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     spectral_norm: bool = True
 
     @nn.compact
-    def __call__(self, image: jax.Array, crop: jax.Array, *, update_stats: bool) -> jax.Array:
+    def __call__(
+        self, image: Float[Array, "B H W 3"], crop: Float[Array, "B h w 3"], *, update_stats: bool
+    ) -> Float[Array, "B"]:
         """How real each image looks: to the hinge loss above 1 is sure of real, below -1 sure of fake.
 
         To WGAN-GP only differences mean something.
 
         Args:
-            image: [B, H, W, 3] float in [0, 1]; H and W are fixed by the first call.
-            crop: [B, H', W', 3] a part of the same image; see `local_crops`.
+            image: in [0, 1]; H and W are fixed by the first call.
+            crop: a part of the same image; see `local_crops`.
             update_stats: whether to carry the power iteration on (in `batch_stats`); True in training steps of D.
 
         Returns:
-            logits [B] float32. After training with the hinge loss, their sigmoid reads as a probability.
+            logits in float32. After training with the hinge loss, their sigmoid reads as a probability.
         """
         w = self.width
         whole = self._branch(image, (w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w), "global", update_stats)
@@ -71,16 +76,15 @@ class GlobalLocalDiscriminator(nn.Module):
         return nn.SpectralNorm(layer, name=f"{layer.name}_norm")(x, update_stats=update_stats)
 
 
-def local_crops(image: jax.Array, corner: jax.Array, size: int) -> jax.Array:
+def local_crops(
+    image: Shaped[AnyArray, "B H W C"], corner: Int[AnyArray, "B 2"], size: int
+) -> Shaped[Array, "B {size} {size} C"]:
     """Cuts one square out of every image.
 
     Args:
-        image: [B, H, W, C].
-        corner: int [B, 2], row and column of the top left pixel of each crop.
+        image: to cut from.
+        corner: row and column of the top left pixel of each crop.
         size: side of the crops, at most H and W.
-
-    Returns:
-        [B, size, size, C].
     """
     return jax.vmap(lambda one, at: jax.lax.dynamic_slice(one, (at[0], at[1], 0), (size, size, one.shape[-1])))(
         image, corner

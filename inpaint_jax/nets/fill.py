@@ -1,5 +1,7 @@
 """What a hole holds before any network has seen it. Both fills are pure and have no parameters.
 
+Images are in [0, 1], and what they hold inside the hole is never looked at. In masks, 1 (or True) = missing.
+
     constant        the ImageNet mean colour: the paper's (Section IV-B)
     tension_spline  a surface through the known pixels that bends like a plate between neighbours and hangs like a
                     membrane over wide holes
@@ -12,6 +14,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Shaped
+
+from inpaint_jax.arrays import AnyArray
 
 HOLE_COLOUR = (0.485, 0.456, 0.406)
 """The mean colour of ImageNet, in [0, 1]."""
@@ -22,23 +27,19 @@ _SMOOTHING = 2  # Chebyshev steps before and after each correction from the next
 _COARSEST = 8  # cells along the longer side
 
 
-def constant(image: jax.Array, mask: jax.Array) -> jax.Array:
-    """Fills holes with `HOLE_COLOUR`.
-
-    Args:
-        image: [B, H, W, 3] float in [0, 1]; what it holds inside the hole is never looked at.
-        mask: [B, H, W], 1 (or True) = missing.
-
-    Returns:
-        [B, H, W, 3] float32.
-    """
+def constant(image: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"]) -> Float32[Array, "B H W 3"]:
+    """Fills holes with `HOLE_COLOUR`."""
     hole = (mask > 0.5)[..., None]
     return jnp.where(hole, jnp.asarray(HOLE_COLOUR, jnp.float32), image.astype(jnp.float32))
 
 
 def tension_spline(
-    image: jax.Array, mask: jax.Array, *, stiffness: float = _STIFFNESS, iterations: int = _ITERATIONS
-) -> jax.Array:
+    image: Float[AnyArray, "B H W 3"],
+    mask: Shaped[AnyArray, "B H W"],
+    *,
+    stiffness: float = _STIFFNESS,
+    iterations: int = _ITERATIONS,
+) -> Float32[Array, "B H W 3"]:
     """Fills holes with a spline in tension (Smith and Wessel 1990, "Gridding with continuous curvature splines").
 
     Of all images u that hold the known pixels it is the one of the least energy
@@ -49,13 +50,13 @@ def tension_spline(
     infinity the biharmonic one. The system is solved by conjugate gradients that a multigrid V-cycle preconditions.
 
     Args:
-        image: [B, H, W, 3] float in [0, 1], any H and W; what it holds inside the hole is never looked at.
-        mask: [B, H, W], 1 (or True) = missing. An image without any known pixel gets `HOLE_COLOUR`.
+        image: of any H and W.
+        mask: an image without any known pixel gets `HOLE_COLOUR`.
         stiffness: lambda, in squared pixels.
         iterations: of the conjugate gradients; 12 are as good as exact in float32.
 
     Returns:
-        [B, H, W, 3] float32 in [0, 1].
+        the filled image, in [0, 1].
     """
     hole = (mask > 0.5)[..., None]
     # Channels first: the innermost axis of the stencils is then a row of pixels, not three colours.
@@ -78,7 +79,7 @@ def tension_spline(
 
     missing = holes[0]
 
-    def iterate(_: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def iterate(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         u, residual, direction, last = state
         step = _v_cycle(residual, holes, stiffness)
         product = jnp.sum(residual * step, (-2, -1), keepdims=True)
@@ -94,38 +95,42 @@ def tension_spline(
     return jnp.where(hole, u, image.astype(jnp.float32))
 
 
-FILLS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"constant": constant, "tension_spline": tension_spline}
-"""Name -> function of image [B, H, W, 3] and mask [B, H, W] to the filled image [B, H, W, 3]."""
+FILLS: dict[str, Callable[[AnyArray, AnyArray], jax.Array]] = {"constant": constant, "tension_spline": tension_spline}
+"""Name -> function of image and mask to the filled image."""
 
 
-def _laplacian(u: jax.Array) -> jax.Array:
-    """L u on [..., H, W]: the sum of the differences to the four neighbours that exist; positive semi-definite."""
+def _laplacian(u: Float[Array, "*maps H W"]) -> Float[Array, "*maps H W"]:
+    """L u: the sum of the differences to the four neighbours that exist; positive semi-definite."""
     padded = jnp.pad(u, [(0, 0)] * (u.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
     rows = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
     return 4 * u - rows - padded[..., 1:-1, :-2] - padded[..., 1:-1, 2:]
 
 
-def _operator(u: jax.Array, hole: jax.Array, stiffness: float) -> jax.Array:
+def _operator(
+    u: Float[Array, "*maps H W"], hole: Float[Array, "*#maps H W"], stiffness: float
+) -> Float[Array, "*maps H W"]:
     """(L + lambda L^2) u, inside the hole alone."""
     once = _laplacian(u)
     return hole * (once + stiffness * _laplacian(once))
 
 
-def _coarsen(known: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _coarsen(
+    known: Float[Array, "B C H W"], hole: Float[Array, "B 1 H W"]
+) -> tuple[Float[Array, "B C h w"], Float[Array, "B 1 h w"]]:
     """Halves a grid: a cell is the mean of its known pixels, and missing only if all are missing."""
     weight = _blocks(1 - hole)
     return _blocks(known) / jnp.maximum(weight, 1), (weight == 0).astype(known.dtype)
 
 
-def _blocks(x: jax.Array) -> jax.Array:
-    """Sums of blocks of 2 x 2 pixels: [..., H, W] -> [..., ceil(H / 2), ceil(W / 2)]."""
+def _blocks(x: Float[Array, "*maps H W"]) -> Float[Array, "*maps -(-H//2) -(-W//2)"]:
+    """Sums of blocks of 2 x 2 pixels; those at the border may be smaller."""
     height, width = (-(-side // 2) for side in x.shape[-2:])
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, x.shape[-2] % 2), (0, x.shape[-1] % 2)])
     return x.reshape(*x.shape[:-2], height, 2, width, 2).sum((-3, -1))
 
 
-def _enlarge(x: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Bilinear enlargement of [..., h, w] to a grid [..., H, W] that `_blocks` has halved; as it is, if that is it."""
+def _enlarge(x: Float[Array, "*maps h w"], shape: Sequence[int]) -> Float[Array, "*maps {shape[0]} {shape[1]}"]:
+    """Bilinear enlargement to a grid that `_blocks` has halved; as it is, if that is it."""
     if x.shape[-2:] == tuple(shape):
         return x
     for axis, side in zip((-2, -1), shape):
@@ -138,14 +143,19 @@ def _enlarge(x: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def _smooth(
-    u: jax.Array, residual: jax.Array, hole: jax.Array, stiffness: float, *, coarsest: bool = False
-) -> tuple[jax.Array, jax.Array]:
+    u: Float[Array, "*maps H W"],
+    residual: Float[Array, "*maps H W"],
+    hole: Float[Array, "*#maps H W"],
+    stiffness: float,
+    *,
+    coarsest: bool = False,
+) -> tuple[Float[Array, "*maps H W"], Float[Array, "*maps H W"]]:
     """Chebyshev iteration: takes the errors out of u that a coarser grid cannot show; most, on the coarsest grid.
 
     Args:
-        u: [..., H, W].
+        u: the solution so far.
         residual: of u.
-        hole: [..., H, W], 1 = missing.
+        hole: 1 = missing.
         stiffness: lambda on this grid.
         coarsest: whether low frequencies, too, are this grid's.
 
@@ -156,7 +166,7 @@ def _smooth(
     low, high = (eigenvalue + stiffness * eigenvalue**2 for eigenvalue in (0.3 if coarsest else 2.0, 8.0))
     centre, half = (high + low) / 2, (high - low) / 2
 
-    def iterate(_: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def iterate(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         u, residual, step, rho = state
         u, residual = u + step, residual - _operator(step, hole, stiffness)
         following = 1 / (2 * centre / half - rho)
@@ -167,8 +177,10 @@ def _smooth(
     return u, residual
 
 
-def _v_cycle(residual: jax.Array, holes: Sequence[jax.Array], stiffness: float) -> jax.Array:
-    """About (L + lambda L^2)^-1 times the residual on [..., H, W]; linear, symmetric and positive.
+def _v_cycle(
+    residual: Float[Array, "*maps H W"], holes: Sequence[jax.Array], stiffness: float
+) -> Float[Array, "*maps H W"]:
+    """About (L + lambda L^2)^-1 times the residual; linear, symmetric and positive.
 
     Grids that are twice as coarse have the same L, and a quarter of lambda.
     """

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import no_type_check
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Shaped
 
+from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.attention import downsample_mask
 from inpaint_jax.nets.fill import FILLS
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
@@ -28,24 +32,25 @@ OUTPUTS = ("image", "residual")
 _BRANCHES = ("convolution", "attention")
 
 
+@no_type_check  # transformations of jax put other things in the places of its arrays
 @flax.struct.dataclass
 class GeneratorOutputs:
     """What the generator hands back; images are float32 in [0, 1].
 
     Attributes:
-        filled: [B, H, W, 3] what the networks start from: the given pixels, and the fill in the hole.
-        coarse: [B, H, W, 3] I_c, the first stage's image.
-        refined: [B, H, W, 3] I_out, the second stage's image; everywhere its own, or with residual outputs the given
+        filled: what the networks start from: the given pixels, and the fill in the hole.
+        coarse: I_c, the first stage's image.
+        refined: I_out, the second stage's image; everywhere its own, or with residual outputs the given
             pixels outside the hole.
-        completed: [B, H, W, 3] the given pixels, and `refined` in the hole: what users, metrics and critic see.
-        temperatures: [B, K] of the attention heads.
+        completed: the given pixels, and `refined` in the hole: what users, metrics and critic see.
+        temperatures: of the attention heads.
     """
 
-    filled: jax.Array
-    coarse: jax.Array
-    refined: jax.Array
-    completed: jax.Array
-    temperatures: jax.Array
+    filled: Float32[Array, "B H W 3"]
+    coarse: Float32[Array, "B H W 3"]
+    refined: Float32[Array, "B H W 3"]
+    completed: Float32[Array, "B H W 3"]
+    temperatures: Float32[Array, "B K"]
 
 
 class Generator(nn.Module):
@@ -75,31 +80,31 @@ class Generator(nn.Module):
     fill: str = "constant"
     output: str = "image"
     skips: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        image: jax.Array,
-        mask: jax.Array,
-        sketch: jax.Array | None = None,
+        image: Float[AnyArray, "B H W 3"],
+        mask: Shaped[AnyArray, "B H W"],
+        sketch: Shaped[AnyArray, "B H W"] | None = None,
         margin: int | None = None,
         *,
         without: Collection[str] = (),
-        temperatures: jax.Array | None = None,
+        temperatures: Float[Array, "B K"] | None = None,
     ) -> GeneratorOutputs:
         """Fills the hole of each image.
 
         Args:
-            image: [B, H, W, 3] float in [0, 1], any H and W. What it holds inside the hole is never looked at.
-            mask: [B, H, W], 1 (or True) = missing, a mask of its own for every sample.
-            sketch: [B, H, W], 1 = line, for a model trained with sketches; only its part in the hole is used.
+            image: in [0, 1], any H and W. What it holds inside the hole is never looked at.
+            mask: 1 (or True) = missing, a mask of its own for every sample.
+            sketch: 1 = line, for a model trained with sketches; only its part in the hole is used.
             margin: how many pixels around the hole `refined` is looked at; None = everywhere. `completed` needs none.
                 On large images the attention then leaves out what is far from the hole.
             without: what the refinement is to do without, to see what it is good for (Fig. 8): "convolution",
                 "attention", "head_0", "head_1", ...; their features are zero. Which head is the cold one can differ
                 from image to image, and `temperatures` of the outputs tells.
-            temperatures: [B, heads], to use instead of the learned ones.
+            temperatures: to use instead of the learned ones.
 
         Returns:
             GeneratorOutputs.
@@ -116,7 +121,7 @@ class Generator(nn.Module):
                 raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}.")
         _check(image, mask, sketch)
         _, height, width, _ = image.shape
-        hole = (mask > 0.5).astype(jnp.float32)[..., None]
+        hole = jnp.asarray(mask > 0.5, jnp.float32)[..., None]
         filled = FILLS[self.fill](image, mask)
         guides = hole if sketch is None else jnp.concatenate([hole, (sketch > 0.5)[..., None] * hole], axis=-1)
 
@@ -152,14 +157,14 @@ class Generator(nn.Module):
         refinement = RefinementNetwork(
             self.width, attention, heads, small=small, skips=self.skips, dtype=self.dtype, name="refinement"
         )
-        refined, temperatures = refinement(
+        refined, used = refinement(
             jnp.concatenate([cascade, guides], axis=-1), missing[..., 0], margin, without, temperatures
         )
         refined = stage(cascade, refined)
 
         coarse, refined = ((image[:, :height, :width] + 1) / 2 for image in (coarse, refined))
         completed = jnp.where(hole > 0, refined, filled)
-        return GeneratorOutputs(filled, coarse, refined, completed, temperatures)
+        return GeneratorOutputs(filled, coarse, refined, completed, used)
 
 
 class CoarseNetwork(nn.Module):
@@ -175,11 +180,11 @@ class CoarseNetwork(nn.Module):
     width: int
     small: bool = False
     skips: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, 4 or 5] -> [B, H, W, 3] float32, which `Generator` makes an image of; H and W multiples of 4."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float32[Array, "B H W 3"]:
+        """What `Generator` makes an image of; C is 4, or 5 with a sketch, H and W are multiples of 4."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
         x = full = conv(w, kernel_size=5)(x)
         x = conv(2 * w, stride=2)(x)
@@ -212,32 +217,32 @@ class RefinementNetwork(nn.Module):
     heads: int
     small: bool = False
     skips: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        hole: jax.Array,
+        x: Float[Array, "B H W C"],
+        hole: Float[Array, "B H W"],
         margin: int | None = None,
         without: Collection[str] = (),
-        temperatures: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
+        temperatures: Float[Array, "B K"] | None = None,
+    ) -> tuple[Float32[Array, "B H W 3"], Float32[Array, "B K"]]:
         """Refines the coarse result.
 
         Args:
-            x: [B, H, W, 4 or 5] image in [-1, 1] with mask (and sketch); H and W multiples of 4.
-            hole: [B, H, W], 1 = missing.
+            x: image in [-1, 1] with mask (and sketch); H and W multiples of 4.
+            hole: 1 = missing.
             margin: see `Generator`.
             without: likewise.
             temperatures: likewise.
 
         Returns:
-            [B, H, W, 3] float32, which `Generator` makes an image of, and the temperatures [B, heads].
+            what `Generator` makes an image of, and the temperatures.
         """
         texture, *skips = ConvolutionBranch(self.width, dtype=self.dtype, name="convolution_branch")(x)
         branch = AttentionBranch(self.width, self.attention, dtype=self.dtype, name="attention_branch")
-        context, temperatures = branch(x, hole, margin, without, temperatures)
+        context, used = branch(x, hole, margin, without, temperatures)
         if unknown := set(without) - {*_BRANCHES, *(f"head_{head}" for head in range(self.heads))}:
             raise ValueError(
                 f"There is no {min(unknown)!r} to do without; it is convolution, attention, or head_0 to "
@@ -250,7 +255,7 @@ class RefinementNetwork(nn.Module):
         both = jnp.concatenate([texture, context], axis=-1)
         both = GatedConv(4 * self.width, dtype=self.dtype, name="fusion")(both)
         decoder = Decoder(self.width, small=self.small, dtype=self.dtype, name="decoder")
-        return decoder(both, skips if self.skips else None), temperatures
+        return decoder(both, skips if self.skips else None), used
 
 
 class ConvolutionBranch(nn.Module):
@@ -262,11 +267,17 @@ class ConvolutionBranch(nn.Module):
     """
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """[B, H, W, 4 or 5] -> [B, H/4, W/4, 4w], and maps for skips: [B, H/2, W/2, 2w] and [B, H, W, w]."""
+    def __call__(
+        self, x: Float[Array, "B H W C"]
+    ) -> tuple[
+        Float[Array, "B H//4 W//4 4*{self.width}"],
+        Float[Array, "B H//2 W//2 2*{self.width}"],
+        Float[Array, "B H W {self.width}"],
+    ]:
+        """The texture, and maps for skips."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
         x = full = conv(w, kernel_size=5)(x)
         x = conv(w, stride=2)(x)
@@ -290,18 +301,18 @@ class AttentionBranch(nn.Module):
 
     width: int
     attention: Callable[[], nn.Module]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        hole: jax.Array,
+        x: Float[Array, "B H W C"],
+        hole: Float[Array, "B H W"],
         margin: int | None = None,
         without: Collection[str] = (),
-        temperatures: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, 4 or 5] and the hole [B, H, W] -> [B, H/4, W/4, 4w] and the temperatures [B, heads]."""
+        temperatures: Float[Array, "B K"] | None = None,
+    ) -> tuple[Float[Array, "B H//4 W//4 4*{self.width}"], Float32[Array, "B K"]]:
+        """The context, and the temperatures."""
         w, conv = self.width, partial(GatedConv, dtype=self.dtype)
         x = conv(w, kernel_size=5)(x)
         x = conv(w, stride=2)(x)
@@ -312,10 +323,10 @@ class AttentionBranch(nn.Module):
         missing = downsample_mask(hole, _STRIDE)
         needed = None if margin is None else _dilate(missing, _REACH + -(-margin // _STRIDE))
         off = [int(name.removeprefix("head_")) for name in without if name.removeprefix("head_").isdecimal()]
-        x, temperatures = self.attention()(x, missing, needed, temperatures=temperatures, heads_off=off)
+        x, used = self.attention()(x, missing, needed, temperatures=temperatures, heads_off=off)
         x = conv(4 * w)(x)
         x = conv(4 * w)(x)
-        return x, temperatures
+        return x, used
 
 
 class Decoder(nn.Module):
@@ -329,11 +340,13 @@ class Decoder(nn.Module):
 
     width: int
     small: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, skips: Sequence[jax.Array] | None = None) -> jax.Array:
-        """[B, H/4, W/4, 4w] and maybe maps of half and the full size -> [B, H, W, 3] float32, not bounded."""
+    def __call__(
+        self, x: Float[Array, "B h w C"], skips: Sequence[Float[Array, "B ..."]] | None = None
+    ) -> Float32[Array, "B 4*h 4*w 3"]:
+        """An image that is not bounded; the skips are maps of half and of the full size."""
         w = self.width
         x = UpsampledGatedConv(2 * w, dtype=self.dtype, name="up_0")(x)
         x = jnp.concatenate([x, skips[0]], axis=-1) if skips else x
@@ -345,20 +358,20 @@ class Decoder(nn.Module):
         return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
 
 
-def _pad(x: jax.Array, smallest: int) -> jax.Array:
+def _pad(x: Float[Array, "B H W C"], smallest: int) -> Float[Array, "B h w C"]:
     """Pads by reflection, below and right, to multiples of the networks' stride and at least to `smallest`."""
     _, height, width, _ = x.shape
     below, right = (max(smallest, side + -side % _STRIDE) - side for side in (height, width))
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
 
 
-def _dilate(mask: jax.Array, cells: int) -> jax.Array:
-    """[B, H, W], 1 where a cell of the mask is 1 that is at most so many cells away in both directions."""
+def _dilate(mask: Float[Array, "B H W"], cells: int) -> Float[Array, "B H W"]:
+    """1 where a cell of the mask is 1 that is at most so many cells away in both directions."""
     window = (1, 2 * cells + 1, 2 * cells + 1)
     return jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1, 1), "SAME")
 
 
-def _check(image: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> None:
+def _check(image: AnyArray, mask: AnyArray, sketch: AnyArray | None) -> None:
     if image.ndim != 4 or image.shape[-1] != 3:
         raise ValueError(f"image must be [batch, height, width, 3], not of shape {image.shape}.")
     for name, guide in (("mask", mask), ("sketch", sketch)):

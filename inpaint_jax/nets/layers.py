@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from inpaint_jax.nets.convolution import conv_general_dilated
 
@@ -36,11 +38,11 @@ class GatedConv(nn.Module):
     dilation: int = 1
     activation: Callable[[jax.Array], jax.Array] = nn.elu
     convolve: Callable[..., jax.Array] = conv_general_dilated
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w {self.features}"]:
+        """The map, whose size is divided by the stride."""
         both = nn.Conv(
             2 * self.features,
             (self.kernel_size, self.kernel_size),
@@ -64,17 +66,17 @@ class UpsampledGatedConv(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, 2H, 2W, features]."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W {self.features}"]:
+        """A map of twice the size."""
         return GatedConv(self.features, convolve=convolve_upsampled, dtype=self.dtype, name="gated")(x)
 
 
 def convolve_upsampled(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: object, **options: Any
-) -> jax.Array:
+    x: Float[Array, "B H W C"], kernel: Float[Array, "K K C D"], strides: Sequence[int], padding: object, **options: Any
+) -> Float[Array, "B 2*H 2*W D"]:
     """A 3 x 3 convolution of the map up-sampled by two, from the small map: 2.25 times fewer multiplications.
 
     The three taps of a row fall on two pixels of the small map: those of an even row on the pixel above and twice on
@@ -82,14 +84,11 @@ def convolve_upsampled(
     (even or odd row and column) has a 2 x 2 kernel, of sums of the taps.
 
     Args:
-        x: [B, H, W, C]; zeros are assumed outside of it.
-        kernel: [3, 3, C, C'].
+        x: zeros are assumed outside of it.
+        kernel: 3 x 3.
         strides: of the convolution, 1.
         padding: not looked at; it is SAME.
         options: of `jax.lax.conv_general_dilated`: the layout and the precision.
-
-    Returns:
-        [B, 2H, 2W, C'].
 
     Raises:
         ValueError: the kernel is not 3 x 3, or strides or dilation are not 1.

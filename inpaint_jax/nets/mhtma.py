@@ -11,8 +11,9 @@ All are modules (features, mask) -> (refined features, temperatures) that may st
 from collections.abc import Collection
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
 
 from inpaint_jax.nets import contextual
 from inpaint_jax.nets.attention import masked_patch_attention
@@ -29,7 +30,7 @@ def make_attention(
     patch_size: int,
     constant_temperature: float | None = None,
     activation: str | None = None,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     name: str | None = None,
 ) -> nn.Module:
     """The attention of a generator, by name.
@@ -88,29 +89,29 @@ class MHTMA(nn.Module):
     patch_size: int = 3
     constant_temperature: float | None = None
     activation: str = "softplus"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        features: jax.Array,
-        mask: jax.Array,
-        needed: jax.Array | None = None,
+        features: Float[Array, "B H W C"],
+        mask: Shaped[Array, "B H W"],
+        needed: Shaped[Array, "B H W"] | None = None,
         *,
-        temperatures: jax.Array | None = None,
+        temperatures: Float[Array, "B {self.heads}"] | None = None,
         heads_off: Collection[int] = (),
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float[Array, "B H W C"], Float[Array, "B {self.heads}"]]:
         """Refines a feature map with its own known patches.
 
         Args:
-            features: [B, H, W, C] F_in.
-            mask: [B, H, W], 1 = missing, at the resolution of the features.
-            needed: [B, H, W], 1 where F_out will be looked at; see `masked_patch_attention`.
-            temperatures: [B, heads] to use instead of the module's own, for looking into a trained one.
+            features: F_in.
+            mask: 1 = missing, at the resolution of the features.
+            needed: 1 where F_out will be looked at; see `masked_patch_attention`.
+            temperatures: to use instead of the module's own, for looking into a trained one.
             heads_off: heads whose share of F_out is zero.
 
         Returns:
-            F_out [B, H, W, C], and the temperatures [B, heads] float32.
+            F_out, and the temperatures in float32.
 
         Raises:
             ValueError: the heads do not divide the channels, or the given temperatures are not one for each.
@@ -155,18 +156,18 @@ class ATMA(nn.Module):
     patch_size: int = 3
     constant_temperature: float | None = None
     activation: str = "leaky_relu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        features: jax.Array,
-        mask: jax.Array,
-        needed: jax.Array | None = None,
+        features: Float[Array, "B H W C"],
+        mask: Shaped[Array, "B H W"],
+        needed: Shaped[Array, "B H W"] | None = None,
         *,
-        temperatures: jax.Array | None = None,
+        temperatures: Float[Array, "B {self.heads}"] | None = None,
         heads_off: Collection[int] = (),
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float[Array, "B H W C"], Float[Array, "B {self.heads}"]]:
         """As of `MHTMA`; `needed` saves nothing here."""
         temperatures = _temperatures(self, features, temperatures)
         refined = [
@@ -181,8 +182,10 @@ class ATMA(nn.Module):
         return nn.Dense(features.shape[-1], dtype=self.dtype, name="fusion")(together), temperatures
 
 
-def _temperatures(module: MHTMA | ATMA, features: jax.Array, given: jax.Array | None) -> jax.Array:
-    """[B, heads], learned unless given or constant."""
+def _temperatures(
+    module: MHTMA | ATMA, features: Float[Array, "B H W C"], given: Float[Array, "B {module.heads}"] | None
+) -> Float[Array, "B {module.heads}"]:
+    """Learned unless given or constant."""
     if given is not None:
         if given.shape != (one_each := (len(features), module.heads)):
             raise ValueError(f"temperatures must be one for each image and head, {one_each}, not {given.shape}.")

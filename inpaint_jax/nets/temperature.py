@@ -3,8 +3,9 @@
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 # The last activation, and the bias of the dense layer in front of it, whose kernel starts at zero: either way every
 # temperature starts at ln 2, and the heads part because their embeddings differ.
@@ -30,11 +31,11 @@ class TemperatureNetwork(nn.Module):
 
     heads: int
     activation: str = "softplus"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, heads] float32, > 0 with softplus."""
+    def __call__(self, features: Float[Array, "B H W C"]) -> Float[Array, "B {self.heads}"]:
+        """Temperatures in float32, > 0 with softplus."""
         x = features
         for i in range(4):
             x = nn.elu(nn.Conv(features.shape[-1] // 2, (3, 3), strides=2, dtype=self.dtype, name=f"conv_{i}")(x))

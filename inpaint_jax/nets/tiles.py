@@ -5,7 +5,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
 
+from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.patches import (
     coverage,
     inner_products,
@@ -26,38 +28,35 @@ _SCORES = 2**24
 
 
 def attend_by_tiles(
-    features: jax.Array,
-    valid: jax.Array,
-    temperature: jax.Array,
-    needed: jax.Array | None,
+    features: Float[AnyArray, "B H W C"],
+    valid: Bool[AnyArray, "B H-{patch_size}+1 W-{patch_size}+1"],
+    temperature: Float[AnyArray, "B"],
+    needed: Shaped[AnyArray, "B H W"] | None,
     *,
     patch_size: int,
     mask_bias: float,
-) -> jax.Array:
+) -> Float[Array, "B H W C"]:
     """Refines maps one tile of queries at a time; see `attention.masked_patch_attention`.
 
     A lone CPU takes one sample after the other, which is easier on its caches. Other devices take all samples
     together, so that each keeps to its own share of a batch; a tile is then left out only if no sample needs it.
 
     Args:
-        features: [B, H, W, C'].
-        valid: bool [B, H-s+1, W-s+1], m' of eq. (8).
-        temperature: [B], away from 0.
-        needed: [B, H, W] or None.
+        features: F_e.
+        valid: m' of eq. (8).
+        temperature: away from 0.
+        needed: where the result will be looked at.
         patch_size: s.
         mask_bias: lambda_m.
-
-    Returns:
-        [B, H, W, C'].
     """
-    samples = (features, valid, temperature, needed)
     if len(features) == 1 or not on_a_lone_cpu():
-        return _refine(*samples, patch_size, mask_bias)
+        return _refine(features, valid, temperature, needed, patch_size, mask_bias)
 
-    def refine_one(sample: tuple[jax.Array | None, ...]) -> jax.Array:
-        return _refine(*(None if x is None else x[None] for x in sample), patch_size, mask_bias)[0]
+    def refine_one(sample: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
+        features, valid, temperature, needed = jax.tree.map(lambda x: x[None], sample)
+        return _refine(features, valid, temperature, needed, patch_size, mask_bias)[0]
 
-    return jax.lax.map(refine_one, samples)
+    return jax.lax.map(refine_one, (features, valid, temperature, needed))
 
 
 def on_a_lone_cpu() -> bool:
@@ -84,13 +83,13 @@ def _tile_shape(batch: int, height: int, width: int) -> tuple[int, int]:
 
 
 def _refine(
-    features: jax.Array,
-    valid: jax.Array,
-    temperature: jax.Array,
-    needed: jax.Array | None,
+    features: Float[AnyArray, "B H W C"],
+    valid: Bool[AnyArray, "B H-{patch_size}+1 W-{patch_size}+1"],
+    temperature: Float[AnyArray, "B"],
+    needed: Shaped[AnyArray, "B H W"] | None,
     patch_size: int,
     mask_bias: float,
-) -> jax.Array:
+) -> Float[Array, "B H W C"]:
     """As `attend_by_tiles`, all samples at once."""
     batch, height, width, channels = features.shape
     tile = _tile_shape(batch, height, width)

@@ -47,7 +47,7 @@ def trajectory(
     axes = figure.subplots()
     axes.scatter(*known.T, s=14, color=COLOURS[5], alpha=0.7, linewidths=0, label="known patches")
     scale = LogNorm(temperatures[0], temperatures[-1])
-    way = LineCollection(np.stack([refined[:-1], refined[1:]], axis=1), cmap=SEQUENTIAL, norm=scale, linewidths=2)
+    way = LineCollection([*np.stack([refined[:-1], refined[1:]], axis=1)], cmap=SEQUENTIAL, norm=scale, linewidths=2)
     way.set_array(np.sqrt(temperatures[:-1] * temperatures[1:]))
     axes.add_collection(way)
     points = axes.scatter(

@@ -190,7 +190,7 @@ def ratio_histogram(ratios: Mapping[str, np.ndarray]) -> Figure:
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1, 41).tolist()
     for (kind, values), colour, line in zip(
         ratios.items(), itertools.cycle(COLOURS), itertools.cycle(("-", "--", ":"))
     ):

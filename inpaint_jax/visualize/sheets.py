@@ -61,8 +61,8 @@ def network_input(
     return np.where((masks & sketches)[..., None], white, images)
 
 
-def _heading_font(headings: Iterable[str], width: int) -> ImageFont.FreeTypeFont:
-    """The largest font in which all headings fit over their columns; 8 px is barely readable."""
+def _heading_font(headings: Iterable[str], width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest in which all headings fit over their columns; 8 px can be read, if only just."""
     for size in range(14, 8, -1):
         font = ImageFont.load_default(size=size)
         if max(font.getlength(heading) for heading in headings) <= width:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -52,13 +52,13 @@ def outline(axes: Axes, mask: np.ndarray, cell: int = 1) -> None:
     padded = np.pad(mask.astype(np.int8), 1)
     rows, columns = (np.argwhere(np.diff(padded, axis=axis)) for axis in (0, 1))
     edges = [[(x - 1, y), (x, y)] for y, x in rows] + [[(x, y - 1), (x, y)] for y, x in columns]
-    segments = cell * np.array(edges, float).reshape(-1, 2, 2)
+    segments = [*(cell * np.array(edges, float).reshape(-1, 2, 2))]
     for colour, width in (("black", 2.2), ("white", 1.0)):
         axes.add_collection(LineCollection(segments, colors=colour, linewidths=width, capstyle="projecting"))
 
 
-def logarithmic(axis: Axis, lowest: float) -> None:
-    """Makes an axis of temperatures logarithmic, with plain numbers at its ticks: 0.01, 0.02, 0.05.
+def logarithmic(axis: XAxis | YAxis, lowest: float) -> None:
+    """Makes an axis of temperatures logarithmic, with ticks written out: 0.01, 0.02, 0.05.
 
     Args:
         axis: Axis of a panel.
