@@ -25,7 +25,7 @@ def generators():
     made = {}
     for kind in KINDS:
         generator = Generator(width=4, attention=kind)
-        made[kind] = generator, generator.init(jax.random.key(0), image, mask)
+        made[kind] = generator, jax.jit(generator.init)(jax.random.key(0), image, mask)
     return made, image, mask
 
 
