@@ -22,6 +22,7 @@ from PIL import Image
 from skimage import metrics as reference
 
 from inpaint_jax.data.sources import open_source
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation import fid, output, run, tables
 from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.evaluation.pairs import ChosenImages
@@ -126,14 +127,11 @@ def test_pictures_are_written(evaluated):
 def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, photos, tmp_path):
     """Photos one at a time, and three at a time on three devices, where batches of five are padded twice."""
     reference_rows = rows_of(evaluated[0])
-    for name, batch_size, devices in (("one", 1, 1), ("three", 3, 3)):
-        flags = [
-            f"--workdir={tiny_workdir}",
-            f"--data=folder:{photos}/val",
-            f"--batch_size={batch_size}",
-            "--workers=0",
-        ]
-        finish(command(tmp_path / name, *flags, "--samples=0", **several_devices(devices)))
+    settings = run.Settings(data=f"folder:{photos}/val", fid="off", workers=0, batch_size=1, samples=0)
+    run.evaluate([tiny_workdir], tmp_path / "one", settings)
+    flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", "--batch_size=3", "--workers=0"]
+    finish(command(tmp_path / "three", *flags, "--samples=0", **several_devices(3)))
+    for name in ("one", "three"):
         for key, row in rows_of(tmp_path / name).items():
             for metric in METRICS:
                 # Sums in another order may round a pixel to its neighbour value, 1 of 255.
@@ -142,7 +140,7 @@ def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, pho
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos, tmp_path):
+def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos, tmp_path, caplog):
     folder = tmp_path / "killed"
     flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", f"--methods={','.join(CLASSICAL)}"]
     flags += ["--save_images", "--batch_size=4", "--save_every_seconds=0"]
@@ -162,16 +160,21 @@ def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos,
     assert not workers
     assert not (folder / "metrics.json").exists()
 
-    refused = finish(command(folder, *flags), code=1)
-    assert "go on with it by --resume" in refused
-    refused = finish(command(folder, *flags, "--resume", "--seed=1"), code=1)
-    assert "seed: 0 there, 1 now" in refused
+    settings = run.Settings(
+        data=f"folder:{photos}/val", fid="off", classical=list(CLASSICAL), save_images=True, batch_size=4
+    )
+    with pytest.raises(UserError, match="go on with it by --resume"):
+        run.evaluate([tiny_workdir], folder, settings)
+    with pytest.raises(UserError, match="seed: 0 there, 1 now"):
+        run.evaluate([tiny_workdir], folder, dataclasses.replace(settings, resume=True, seed=1))
 
     resumed = finish(command(folder, *flags, "--resume"))
     assert "Going on in bin" in resumed
     assert (folder / "metrics.json").read_text() == (evaluated[0] / "metrics.json").read_text()
     assert (folder / "images.csv").read_text() == (evaluated[0] / "images.csv").read_text()
-    assert "Nothing to do" in finish(command(folder, *flags, "--resume"))
+    caplog.set_level("INFO", "inpaint_jax")
+    run.evaluate([tiny_workdir], folder, dataclasses.replace(settings, resume=True))
+    assert "Nothing to do" in caplog.text
 
 
 def test_a_new_run_in_an_old_folder_withdraws_the_old_figures(tiny_workdir, photos, tmp_path, monkeypatch):

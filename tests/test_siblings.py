@@ -106,11 +106,13 @@ def test_the_rest_of_the_network_stays(generators, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_of_each_kind_learns(generators, kind):
-    made, image, mask = generators
-    generator, params = made[kind]
-    gradients = jax.jit(jax.grad(lambda p: jnp.mean(jnp.abs(generator.apply(p, image, mask).refined - image))))(params)
-    for path, leaf in jax.tree.leaves_with_path(gradients["params"]):
+def test_everything_of_each_kind_learns(features, kind):
+    """And hands gradients on to what is in front of it; test_nets.py has the whole generator."""
+    module = make(kind)
+    x, mask = features
+    params = module.init(jax.random.key(1), x, mask)
+    loss = jax.jit(jax.grad(lambda params, x: jnp.mean(jnp.abs(module.apply(params, x, mask)[0] - 1)), (0, 1)))
+    for path, leaf in jax.tree.leaves_with_path(loss(params, x)):
         name = jax.tree_util.keystr(path)
         assert jnp.isfinite(leaf).all(), name
         # The dense layer of the temperatures starts at zero, so that what is in front of it learns from step two on.
@@ -165,17 +167,17 @@ def test_temperatures_of_another_shape_are_refused(generators, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_temperatures_can_be_set_by_hand(generators, kind):
-    made, image, mask = generators
-    generator, params = made[kind]
-    apply = jax.jit(generator.apply)
-    learned = apply(params, image, mask)
-    heads = learned.temperatures.shape[1]
-    same = apply(params, image, mask, temperatures=learned.temperatures)
-    np.testing.assert_allclose(same.refined, learned.refined, atol=1e-5)
-    cold = apply(params, image, mask, temperatures=jnp.full((2, heads), 1e-3))
-    np.testing.assert_allclose(cold.temperatures, np.full((2, heads), 1e-3))
-    assert float(jnp.abs(cold.refined - learned.refined).max()) > 1e-4
+def test_temperatures_can_be_set_by_hand(features, kind):
+    """That a generator hands them on is seen in test_inference.py."""
+    module = make(kind)
+    params = module.init(jax.random.key(1), *features)
+    apply = jax.jit(module.apply)
+    refined, learned = apply(params, *features)
+    same, _ = apply(params, *features, temperatures=learned)
+    np.testing.assert_allclose(same, refined, atol=1e-5)
+    cold, temperatures = apply(params, *features, temperatures=jnp.full(learned.shape, 1e-3))
+    np.testing.assert_allclose(temperatures, np.full(learned.shape, 1e-3))
+    assert float(jnp.abs(cold - refined).max()) > 1e-4
 
 
 def test_fields_of_a_run_make_its_generator():
