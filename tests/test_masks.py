@@ -11,6 +11,7 @@ from PIL import Image
 from inpaint_jax.data.masks import (
     FreeFormMasks,
     MixedMasks,
+    UnreadableMask,
     free_form_mask,
     local_crop_for,
     local_crop_side,
@@ -207,7 +208,7 @@ def test_folder_masks(tmp_path):
 
 def test_unreadable_mask_is_an_error(tmp_path):
     (tmp_path / "hole.png").write_text("no mask")
-    with pytest.raises(RuntimeError, match=r"Remove or repair the mask file .*hole.png"):
+    with pytest.raises(UnreadableMask, match=r"Remove or repair the mask file .*hole.png"):
         open_masks(f"folder:{tmp_path}", 64).draw(np.random.default_rng(0), 0)
 
 
