@@ -62,12 +62,16 @@ def start(config, workdir, *flags, stdout=subprocess.PIPE, **environment):
 
 
 def finish(process, code=0, timeout=300):
-    output, _ = process.communicate(timeout=timeout)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # or it would train on for ever
+        raise
     assert process.returncode == code, output
     return output
 
 
-def wait_for_step(process, workdir, step, timeout=240):
+def wait_for_step(process, workdir, step, timeout=300):
     """Waits until a run has logged a step."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -76,6 +80,7 @@ def wait_for_step(process, workdir, step, timeout=240):
         if (workdir / "metrics.jsonl").exists() and any(row["step"] >= step for row in read_metrics(workdir)):
             return
         time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # or it would train on for ever
     pytest.fail(f"step {step} did not come")
 
 
