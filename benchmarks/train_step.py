@@ -31,10 +31,10 @@ from plots import save_train_step
 from processes import MeasurementFailed, run_alone
 from timing import Table, alternate, format_seconds, format_spread, rates, significant, summarise
 
-from inpaint_jax import devices
 from inpaint_jax.data.masks import local_crop_side, open_masks
 from inpaint_jax.data.pipeline import training_batches
 from inpaint_jax.data.sources import open_source
+from inpaint_jax.devices import put_batch, put_everywhere, replicated
 from inpaint_jax.features import vgg
 from inpaint_jax.losses import ADVERSARIAL, LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
@@ -141,12 +141,12 @@ def measure(arguments: argparse.Namespace, batch_size: int, dtype: str, devices:
     jax.config.update("jax_num_cpu_devices", devices)
     if len(jax.devices()) < devices:
         raise SystemExit(f"there are {len(jax.devices())} devices, not {devices}")
-    kinds = (jax.devices.AxisType.Auto,)
+    kinds = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((devices,), ("data",), axis_types=kinds, devices=jax.devices()[:devices])
-    vgg_params = devices.put_everywhere(vgg.load(arguments.vgg_weights), mesh) if arguments.vgg_weights else None
+    vgg_params = put_everywhere(vgg.load(arguments.vgg_weights), mesh) if arguments.vgg_weights else None
     source, masks = open_source(f"folder:{arguments.folder}"), open_masks("freeform", arguments.size)
     batches = training_batches(source, masks, size=arguments.size, batch_size=batch_size, seed=0, workers=0)
-    batch = devices.put_batch(next(batches), mesh)
+    batch = put_batch(next(batches), mesh)
 
     runs = {loss: _Run(arguments, loss, dtype, mesh, batch, vgg_params) for loss in arguments.adversarial}
     for run in runs.values():
@@ -155,7 +155,7 @@ def measure(arguments: argparse.Namespace, batch_size: int, dtype: str, devices:
     waits = []
     for _ in range(arguments.steps):
         start = time.perf_counter()
-        batch = devices.put_batch(next(batches), mesh)
+        batch = put_batch(next(batches), mesh)
         waits.append(time.perf_counter() - start)
         for loss, times in alternate({loss: partial(run, batch) for loss, run in runs.items()}, 1).items():
             seconds[loss] += times
@@ -208,7 +208,7 @@ class _Run:
         adam = optax.adam(1e-4, b1=0.5, b2=0.9)
         crop_size = local_crop_side(arguments.size, arguments.size)
         sizes = {"image_size": arguments.size, "crop_size": crop_size}
-        everywhere = devices.replicated(mesh)
+        everywhere = replicated(mesh)
         new_state = jax.jit(
             lambda key: create_state(key, generator, discriminator, adam, adam, **sizes), out_shardings=everywhere
         )
