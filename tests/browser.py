@@ -11,6 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+PATIENCE = 180_000
+"""Milliseconds that a page is waited for: machines of continuous integration are slow, and busy."""
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox: tests may run as root in a container. The rest keeps the browser from calling home.
 _FLAGS = (
@@ -33,6 +36,7 @@ def chromium_page(request: pytest.FixtureRequest) -> Iterator["Page"]:
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_FLAGS.split())
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
         faults_before = request.session.testsfailed
         yield page
         if request.session.testsfailed > faults_before:

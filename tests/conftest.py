@@ -1,13 +1,15 @@
-"""What all tests share: the platform, the flags, compiled programs, photos, and the folder of shared data."""
+"""What all tests share: the platform, the flags, compiled programs, photos, runs, and the folder of shared data."""
 
 import atexit
+import fcntl
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -21,11 +23,11 @@ from PIL import Image
 # Before a test imports jax; who wants to run them on another platform sets the variable.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# What one test compiled, the others and the commands that they start take from here.
-_PROGRAMS = tempfile.mkdtemp(prefix="inpaint_jax_programs_")
-atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _PROGRAMS)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# What one test compiled, the others and the commands that they start take from here. Workers inherit the variable.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="inpaint_jax_programs_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Tiny programs run once or twice: LLVM's optimisations take longer than they save. XLA's own passes are the same.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -33,11 +35,25 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 # Shapes and types in the signatures of these modules are checked at every call; not in commands that tests start.
 check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
 jaxtyping.install_import_hook(["inpaint_jax.nets", "inpaint_jax.losses", "inpaint_jax.metrics"], "conftest.check_types")
+# Each worker, and what it starts, keeps to its share of the cores: XLA would start threads for all of them in each.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _WORKER and hasattr(os, "sched_setaffinity"):
+    _CORES = sorted(os.sched_getaffinity(0))
+    _COUNT = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    if len(_CORES) >= _COUNT:
+        os.sched_setaffinity(0, _CORES[int(_WORKER.removeprefix("gw")) :: _COUNT])
 
 # grain's worker processes read absl flags, which only an absl app would have parsed.
 flags.FLAGS.mark_as_parsed()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests come first, so that no worker is left with one of them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def several_devices(count: int) -> dict[str, str]:
@@ -81,18 +97,40 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory) -> Path:
-    """A folder with train/ (10 photos) and val/ (5), cut from the photos inside scikit-image."""
-    from inpaint_jax.data.sources import open_source
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Calls give the folder of a name, made by the first caller of all workers; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    if _WORKER:
+        base = base.parent  # of all workers
 
-    folder = tmp_path_factory.mktemp("photos")
-    for split, name, count in (("train", "skimage:train", 10), ("val", "skimage:validation", 5)):
-        (folder / split).mkdir()
-        source = open_source(name)
-        for i in range(count):
-            photo = Image.fromarray(np.asarray(source[i])).resize((60, 48))
-            photo.save(folder / split / f"{i:02d}.png")
-    return folder
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder = base / name
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (made := base / f"{name}.made").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what another left that failed
+                make(folder)
+                made.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def photos(made_once) -> Path:
+    """A folder with train/ (10 photos) and val/ (5), cut from the photos inside scikit-image."""
+
+    def cut(folder: Path) -> None:
+        from inpaint_jax.data.sources import open_source
+
+        for split, name, count in (("train", "skimage:train", 10), ("val", "skimage:validation", 5)):
+            (folder / split).mkdir(parents=True)
+            source = open_source(name)
+            for i in range(count):
+                photo = Image.fromarray(np.asarray(source[i])).resize((60, 48))
+                photo.save(folder / split / f"{i:02d}.png")
+
+    return made_once("photos", cut)
 
 
 @pytest.fixture(scope="session")
@@ -124,37 +162,44 @@ def make_config(photos):
 
 
 @pytest.fixture(scope="session")
-def tiny_workdir(make_config, tmp_path_factory) -> Path:
+def tiny_workdir(make_config, made_once) -> Path:
     """The workdir of a run of two steps."""
     from inpaint_jax.training import loop
 
-    workdir = tmp_path_factory.mktemp("tiny") / "run"
-    loop.train(make_config(train__max_steps=2, train__samples=0), workdir)
-    return workdir
+    config = make_config(train__max_steps=2, train__samples=0)
+    return made_once("tiny", lambda folder: loop.train(config, folder / "run")) / "run"
 
 
 @pytest.fixture(scope="session")
-def finished(make_config, tmp_path_factory) -> Path:
+def finished(make_config, made_once) -> Path:
     """The workdir of a run of twelve steps that nothing disturbed; leave it as it is."""
     from inpaint_jax.training import loop
 
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    loop.train(make_config(), workdir)
-    return workdir
+    return made_once("finished", lambda folder: loop.train(make_config(), folder / "run")) / "run"
 
 
 @pytest.fixture(scope="session")
-def quickstart_workdir(tmp_path_factory) -> Path:
-    """The workdir of the quickstart, trained as users do it: minutes, for tests that are marked slow."""
-    workdir = tmp_path_factory.mktemp("quickstart") / "run"
-    command = [sys.executable, "train.py", "--config=configs/quickstart.py", f"--workdir={workdir}"]
-    # With XLA's optimisations.
-    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "XLA_FLAGS": ""}, check=True, timeout=1500)
-    return workdir
+def quickstart_workdir(made_once) -> Path:
+    """The workdir of the quickstart, trained as users do it, but for a ninth of its steps; its config lies beside it.
+
+    A minute, for tests that are marked slow.
+    """
+
+    def train(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "short.py").write_text(
+            "from configs import quickstart\n\n\ndef get_config(variant=None):\n"
+            "    config = quickstart.get_config(variant)\n    config.train.max_steps = 100\n    return config\n"
+        )
+        command = [sys.executable, "train.py", f"--config={folder / 'short.py'}", f"--workdir={folder / 'run'}"]
+        # With XLA's optimisations.
+        subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "XLA_FLAGS": ""}, check=True, timeout=900)
+
+    return made_once("quickstart", train) / "run"
 
 
 @pytest.fixture(scope="session")
-def guided_workdir(make_config, shared, tmp_path_factory) -> Path:
+def guided_workdir(make_config, shared, made_once) -> Path:
     """The workdir of a run of six steps that is guided by sketches, which it made itself."""
     from inpaint_jax.features import pidinet
     from inpaint_jax.training import loop
@@ -162,10 +207,8 @@ def guided_workdir(make_config, shared, tmp_path_factory) -> Path:
     weights = shared / "weights" / pidinet.PIDINET.name
     if not weights.exists():
         pytest.skip(f"no weights of PiDiNet at {weights}")
-    workdir = tmp_path_factory.mktemp("guided") / "run"
     config = make_config(name="guided", model__sketch=True, data__pidinet_weights=str(weights), train__max_steps=6)
-    loop.train(config, workdir)
-    return workdir
+    return made_once("guided", lambda folder: loop.train(config, folder / "run")) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -51,9 +51,8 @@ def sample(height=7, width=5, channels=4, batch=2, seed=0):
 
 
 @each_method
-@pytest.mark.parametrize("patch_size", [1, 2, 3, 5])
-@pytest.mark.parametrize(("height", "width"), [(7, 5), (5, 9)])
-def test_agrees_with_the_paper(method, patch_size, height, width):
+@pytest.mark.parametrize(("height", "width", "patch_size"), [(7, 5, 1), (5, 9, 2), (7, 5, 3), (5, 9, 5)])
+def test_agrees_with_the_paper(method, height, width, patch_size):
     features, mask, temperature = sample(height, width)
     refined = refine(features, mask, temperature, patch_size=patch_size, method=method)
     assert refined.dtype == jnp.float32
@@ -70,10 +69,10 @@ def test_patch_as_large_as_the_map(method, height, width, patch_size):
 
 
 @each_method
-def test_large_holes_and_many_channels(method):
-    features, mask, temperature = sample(9, 10, channels=24)
-    mask[0, 2:7, 3:] = 1
-    mask[1, :, :6] = 1
+def test_large_holes_and_none(method):
+    features, mask, temperature = sample()
+    mask[0, :4] = 1
+    mask[1] = 0
     refined = refine(features, mask, temperature, method=method)
     assert_agrees(refined, reference.masked_patch_attention(features, mask, temperature))
 
@@ -89,14 +88,6 @@ def test_no_valid_key_weighs_all_keys_alike(method):
     # At the centre all nine offsets of the mean patch overlap.
     mean_patch = np.array([[features[:, y : y + 5, x : x + 3].mean((1, 2)) for x in range(3)] for y in range(3)])
     np.testing.assert_allclose(refined[:, 3, 2], mean_patch.mean((0, 1)), atol=1e-5)
-
-
-@each_method
-def test_all_keys_valid(method):
-    features, mask, temperature = sample()
-    mask[...] = 0
-    refined = refine(features, mask, temperature, method=method)
-    assert_agrees(refined, reference.masked_patch_attention(features, mask, temperature))
 
 
 @each_method
@@ -171,11 +162,10 @@ def test_gradients_against_differences_of_the_paper(method, patch_size):
 
 
 @each_method
-@pytest.mark.parametrize("patch_size", [1, 2, 3, 5])
-def test_constant_field_stays_constant(method, patch_size):
+def test_constant_field_stays_constant(method):
     _, mask, temperature = sample()
     field = np.broadcast_to(np.float32([2.0, -0.5, 0.0, 7.0]), (2, 7, 5, 4))
-    refined = refine(field, mask, temperature, patch_size=patch_size, method=method)
+    refined = refine(field, mask, temperature, method=method)
     np.testing.assert_allclose(refined, field, atol=1e-5)
 
 
@@ -193,25 +183,18 @@ def test_low_temperature_copies_the_best_patch(method):
 
 
 @each_method
-@pytest.mark.parametrize(("temperature", "patch_size"), [(1.0, 3), (0.003, 3), (0.01, 5)])
-def test_bfloat16_features(method, temperature, patch_size):
+@pytest.mark.parametrize("temperature", [1.0, 0.003])
+def test_bfloat16_features(method, temperature):
     """Bfloat16 keeps 8 bits, a relative step of 2^-8 = 0.004; the bound is three of those steps, however cold."""
     features, mask, _ = sample(10, 10, channels=16)
     half, t = jnp.asarray(features, jnp.bfloat16), np.full(2, temperature, np.float32)
-    refined = refine(half, mask, t, patch_size=patch_size, method=method)
+    refined = refine(half, mask, t, method=method)
     assert refined.dtype == jnp.bfloat16
-    expected = reference.masked_patch_attention(np.asarray(half, np.float64), mask, t, patch_size)
+    expected = reference.masked_patch_attention(np.asarray(half, np.float64), mask, t)
     assert_agrees(refined, expected, 3 * 2**-8)
     direction = np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
-    for gradient in gradients(half, t, mask, direction, patch_size=patch_size, method=method):
+    for gradient in gradients(half, t, mask, direction, method=method):
         assert np.isfinite(np.asarray(gradient, np.float32)).all()
-
-
-@each_method
-def test_jit_gives_the_same(method):
-    features, mask, temperature = sample()
-    eager = masked_patch_attention(features, mask, temperature, method=method)
-    assert_agrees(refine(features, mask, temperature, method=method), np.asarray(eager, np.float64), 1e-6)
 
 
 @pytest.mark.parametrize("limit", [0, 10**9])
@@ -219,9 +202,9 @@ def test_auto_is_one_of_them(monkeypatch, limit):
     for name in ("_LARGEST_GRAM", "_LARGEST_GRAM_CPU"):
         monkeypatch.setattr(attention, name, limit)
     features, mask, temperature = sample(5, 6)
-    refined = masked_patch_attention(features, mask, temperature, method="auto")
+    # New functions: what is cached of others was traced with other limits.
+    refined = jax.jit(lambda *args: masked_patch_attention(*args))(features, mask, temperature)
     assert_agrees(refined, reference.masked_patch_attention(features, mask, temperature))
-    # A new function: what is cached of others was traced with other limits.
     jaxpr = str(jax.make_jaxpr(lambda *args: masked_patch_attention(*args))(features, mask, temperature))
     assert ("scan" in jaxpr) == (limit == 0), "tiles are gone through in a loop"
 
@@ -246,24 +229,23 @@ def test_what_cannot_be_attended_to_is_refused(method):
         masked_patch_attention(features, mask, temperature, method=method, mask_bias=0)
 
 
-@each_method
-def test_mask_types_mean_the_same(method):
+def test_mask_types_mean_the_same():
     features, mask, temperature = sample()
-    refined = refine(features, mask, temperature, method=method)
+    refined = refine(features, mask, temperature, method="gram")
     for dtype in (bool, np.uint8):
-        np.testing.assert_array_equal(refine(features, mask.astype(dtype), temperature, method=method), refined)
+        np.testing.assert_array_equal(refine(features, mask.astype(dtype), temperature, method="gram"), refined)
 
 
 @each_method
 def test_a_sample_does_not_depend_on_its_neighbours(method):
     """One NaN image, or one other mask, in a batch leaves the rest alone."""
-    features, mask, temperature = sample(batch=3)
-    alone = refine(features[1:2], mask[1:2], temperature[1:2], method=method)
+    features, mask, temperature = sample()
+    before = refine(features, mask, temperature, method=method)
     features[0] = np.nan
-    mask[2] = 1
-    temperature[2] = 1e-4
-    together = refine(features, mask, temperature, method=method)
-    assert_agrees(together[1], np.asarray(alone[0], np.float64), 1e-6)
+    mask[0] = 1
+    temperature[0] = 1e-4
+    after = refine(features, mask, temperature, method=method)
+    assert_agrees(after[1], np.asarray(before[1], np.float64), 1e-6)
 
 
 @each_method
@@ -280,11 +262,11 @@ def test_mask_bias_is_minus_the_score_of_a_masked_key(method):
 def test_masked_keys_never_win_however_cold(method):
     """Eq. (9) alone would choose them where S/t < -lambda_m: opposite keys at t = 1e-8. A floor prevents it."""
     rng = np.random.default_rng(5)
-    features = np.abs(rng.normal(size=(1, 6, 6, 4))).astype(np.float32)
-    mask = np.zeros((1, 6, 6), np.float32)
-    mask[:, :, 3:] = 1
+    features = np.abs(rng.normal(size=(2, 7, 5, 4))).astype(np.float32)
+    mask = np.zeros((2, 7, 5), np.float32)
+    mask[:, 4:] = 1
     features[mask == 1] *= -1
-    refined = refine(features, mask, np.float32([1e-8]), method=method)
+    refined = refine(features, mask, np.float32([1e-8] * 2), method=method)
     assert np.isfinite(refined).all()
     assert (np.asarray(refined) >= 0).all()
 
@@ -334,21 +316,22 @@ def test_downsample_mask_defaults_to_four():
     np.testing.assert_array_equal(np.asarray(downsample_mask(mask), np.float32)[0], [[0, 1], [0, 0]])
 
 
-@pytest.mark.parametrize("patch_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("patch_size", [1, 2, 3])
 def test_spreading_is_the_transpose_of_summing_along_diagonals(patch_size):
     halo = patch_size - 1
     rng = np.random.default_rng(0)
     weights = jnp.asarray(rng.normal(size=(2, 5, 4, 3, 6)), jnp.float32)
     gram = jnp.asarray(rng.normal(size=(2, *(side + halo for side in weights.shape[1:]))), jnp.float32)
-    spread = spread_along_diagonals(weights, patch_size, keep="all")
-    assert_agrees(jnp.vdot(gram, spread), np.vdot(diagonal_sums(gram, patch_size), weights))
+    spread_out = jax.jit(spread_along_diagonals, static_argnames=("patch_size", "keep"))
+    spread = spread_out(weights, patch_size=patch_size, keep="all")
+    summed = jax.jit(diagonal_sums, static_argnums=1)(gram, patch_size)
+    assert_agrees(np.vdot(gram, spread), np.vdot(summed, weights))
     before, _ = reach(patch_size)
     inside = spread[:, before : before + 5, before : before + 4]
-    assert_agrees(spread_along_diagonals(weights, patch_size, keep="map"), np.asarray(inside))
+    assert_agrees(spread_out(weights, patch_size=patch_size, keep="map"), np.asarray(inside))
 
 
-@pytest.mark.parametrize("patch_size", [1, 2, 3, 5])
-@pytest.mark.parametrize("queries", [1, 6, 30])
+@pytest.mark.parametrize(("patch_size", "queries"), [(1, 6), (3, 6), (5, 6), (3, 30)])
 def test_blocks_of_any_size_give_the_same(monkeypatch, patch_size, queries):
     """Tiles that do not divide the map, and halos wider than a tile; values and gradients."""
     features, mask = jax.random.normal(jax.random.key(0), (2, 9, 7, 4)), jnp.zeros((2, 9, 7)).at[:, 5:7, 4:6].set(1)
@@ -361,7 +344,8 @@ def test_blocks_of_any_size_give_the_same(monkeypatch, patch_size, queries):
             refined = masked_patch_attention(features, mask, temperature, patch_size=patch_size, method=method)
             return jnp.sum(jnp.sin(3 * refined)), refined
 
-        (_, refined), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(features, temperature)
+        both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        (_, refined), gradients = both(features, temperature)
         results.append((refined, *gradients))
     for gram, blocked in zip(*results):
         np.testing.assert_allclose(blocked, gram, rtol=1e-5, atol=1e-5 * float(jnp.abs(gram).max()))
@@ -378,14 +362,15 @@ def test_auto_goes_by_blocks_where_scores_fill_the_memory():
     assert memory(jax.grad(lambda *args: jnp.sum(masked_patch_attention(*args)), argnums=(0, 2))) < 1.5e9
 
 
-@pytest.mark.parametrize("patch_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("patch_size", [2, 3])
 def test_what_is_needed_does_not_depend_on_what_is_left_out(monkeypatch, patch_size):
     """In tiles of 2 x 3 pixels, of which most are left out."""
     features, mask = jax.random.normal(jax.random.key(0), (2, 12, 14, 4)), jnp.zeros((2, 12, 14)).at[:, 5, 4].set(1)
     temperature, needed = jnp.array([0.1, 0.7]), jnp.zeros((2, 12, 14)).at[0, 7:9, 3:6].set(1).at[1, 0, 13].set(1)
     monkeypatch.setattr(tiles, "_queries_at_a_time", lambda *_: 6)
+    blocked = functools.partial(masked_patch_attention, patch_size=patch_size, method="blocked")
     whole, part = (
-        masked_patch_attention(features, mask, temperature, patch_size=patch_size, method="blocked", needed=wanted)
+        jax.jit(lambda *args, wanted=wanted: blocked(*args, needed=wanted))(features, mask, temperature)
         for wanted in (None, needed)
     )
     assert_agrees(part[needed > 0], whole[needed > 0])

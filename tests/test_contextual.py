@@ -29,7 +29,7 @@ def sample(height=7, width=5, channels=4, batch=2, seed=0):
 
 
 @each_method
-@pytest.mark.parametrize(("height", "width", "patch_size"), [(7, 5, 3), (5, 6, 1), (6, 5, 2), (7, 8, 5), (5, 5, 5)])
+@pytest.mark.parametrize(("height", "width", "patch_size"), [(7, 5, 3), (5, 6, 1), (6, 5, 2), (5, 5, 5)])
 def test_agrees_with_algorithm_2(method, height, width, patch_size):
     features, mask, temperature = sample(height, width)
     refined = attend(features, mask, temperature, patch_size=patch_size, method=method)
@@ -91,15 +91,15 @@ def test_gradients_against_differences_of_algorithm_2(method):
 
 
 @each_method
-@pytest.mark.parametrize("temperature", [0.0, 1e-9, -1e-9, 1e4])
-def test_finite_at_any_temperature(method, temperature):
+def test_finite_at_any_temperature(method):
     features, mask, _ = sample()
-    t = np.full(2, temperature, np.float32)
-    value, gradients = jax.value_and_grad(
-        lambda f, t: jnp.sum(contextual_attention(f, mask, t, method=method) ** 2), (0, 1)
-    )(features, t)
-    assert np.isfinite(value)
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    both = jax.jit(
+        jax.value_and_grad(lambda f, t: jnp.sum(contextual_attention(f, mask, t, method=method) ** 2), (0, 1))
+    )
+    for temperature in (0.0, 1e-9, -1e-9, 1e4):
+        value, gradients = both(features, np.full(2, temperature, np.float32))
+        assert np.isfinite(value), temperature
+        assert all(np.isfinite(gradient).all() for gradient in gradients), temperature
 
 
 @each_method

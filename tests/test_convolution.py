@@ -61,11 +61,9 @@ def both(stride, dilation, padding="SAME"):
     ]
 
 
-def gradients(function, x, kernel):
-    """Of a sum to which every output contributes with another weight."""
-    return jax.jit(jax.grad(lambda x, kernel: jnp.sin(function(x, kernel)).astype(jnp.float32).sum(), (0, 1)))(
-        x, kernel
-    )
+def gradients(function):
+    """A function of input and kernel: the gradients of a sum to which every output contributes with another weight."""
+    return jax.jit(jax.grad(lambda x, kernel: jnp.sin(function(x, kernel)).astype(jnp.float32).sum(), (0, 1)))
 
 
 def assert_close(found, expected, tolerance):
@@ -88,23 +86,23 @@ def test_gradients_are_those_of_xla(shape, side, outputs, stride, dilation, ways
     x, kernel = arrays(shape, side, outputs)
     xla, ours = both(stride, dilation)
     np.testing.assert_array_equal(ours(x, kernel), xla(x, kernel))
-    found = gradients(ours, x, kernel)
-    assert_close(found, gradients(xla, x, kernel), 5e-6)
+    slopes = gradients(ours)
+    found = slopes(x, kernel)
+    assert_close(found, gradients(xla)(x, kernel), 5e-6)
     assert taken == ways
-    for one, again in zip(found, gradients(ours, x, kernel)):
+    for one, again in zip(found, slopes(x, kernel)):
         np.testing.assert_array_equal(one, again)
 
 
-@pytest.mark.parametrize("padding", ["VALID", ((0, 3), (2, 1)), ((4, 0), (1, 5))])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("padding", "stride"), [("VALID", 2), (((0, 3), (2, 1)), 1), (((4, 0), (1, 5)), 2)])
 def test_any_padding(padding, stride):
     x, kernel = arrays((2, 11, 12, 3), 3, 4)
     xla, ours = both(stride, 1, padding)
     np.testing.assert_array_equal(ours(x, kernel), xla(x, kernel))
-    assert_close(gradients(ours, x, kernel), gradients(xla, x, kernel), 5e-6)
+    assert_close(gradients(ours)(x, kernel), gradients(xla)(x, kernel), 5e-6)
 
 
-@pytest.mark.parametrize("case", [3, 5, 7, 8, 9, 13, 15])
+@pytest.mark.parametrize("case", [3, 5, 8, 13])
 def test_bfloat16(case):
     shape, side, outputs, stride, dilation, _ = CASES[case]
     x, kernel = arrays(shape, side, outputs, jnp.bfloat16)
@@ -113,11 +111,13 @@ def test_bfloat16(case):
     # Against the sums in float32, of the same numbers: only the result is rounded.
     y = jnp.ones_like(xla(x, kernel))
     found = jax.jit(lambda x, kernel, y: jax.vjp(ours, x, kernel)[1](y))(x, kernel, y)
-    wide = jax.vjp(xla, x.astype(jnp.float32), kernel.astype(jnp.float32))[1](y.astype(jnp.float32))
+    wide = jax.jit(lambda x, kernel, y: jax.vjp(xla, x, kernel)[1](y))(
+        x.astype(jnp.float32), kernel.astype(jnp.float32), y.astype(jnp.float32)
+    )
     assert_close(found, [part.astype(jnp.bfloat16) for part in wide], 2**-8)
 
 
-@pytest.mark.parametrize("case", [3, 5, 8, 9, 13, 15])
+@pytest.mark.parametrize("case", [3, 5, 8, 13])
 def test_gradients_of_gradients(case):
     # What WGAN-GP needs: the slope of a critic bounds how it learns.
     shape, side, outputs, stride, dilation, _ = CASES[case]
@@ -151,10 +151,10 @@ def test_other_layouts_and_groups_are_left_to_xla():
 )
 def test_layers_use_it(layer, monkeypatch):
     x = jax.random.normal(jax.random.key(0), (2, 10, 9, 3))
-    variables = layer.init(jax.random.key(1), x)
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
 
     def run():
-        return jax.grad(lambda variables: (layer.apply(variables, x) ** 2).sum())(variables)
+        return jax.jit(jax.grad(lambda variables: (layer.apply(variables, x) ** 2).sum()))(variables)
 
     assert "custom_vjp" in str(jax.make_jaxpr(layer.apply)(variables, x))
     found = run()

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 import requests
-from browser import keep_screenshot, record_faults
+from browser import PATIENCE, keep_screenshot, record_faults
 from conftest import REPOSITORY
 from PIL import Image, ImageCms
 
@@ -120,7 +120,7 @@ def upload(page, address, photo):
 
 def fill(page):
     page.click("#fill")
-    page.wait_for_selector("#result:visible", timeout=60_000)
+    page.wait_for_selector("#result:visible")
     page.wait_for_selector("#cancel", state="hidden")
 
 
@@ -213,7 +213,7 @@ def test_hole_by_keyboard(chromium_page, guided, photo):
     chromium_page.keyboard.press("Shift+z")
     assert look(chromium_page) == drawn
     chromium_page.keyboard.press("Enter")
-    chromium_page.wait_for_selector("#result:visible", timeout=60_000)
+    chromium_page.wait_for_selector("#result:visible")
     before = np.asarray(Image.open(photo))
     changed = (shown_result(chromium_page) != before).any(axis=-1)
     # From the middle of the photo, 3 x 24 pixels to the right, with a brush of 48 / 1024 of the longest side.
@@ -263,7 +263,7 @@ def test_suggested_sketch(chromium_page, guided, photo, shared):
     upload(chromium_page, guided, photo)
     brush_hole(chromium_page, HOLE)
     before = look(chromium_page)
-    with chromium_page.expect_response("**/api/suggest", timeout=60_000):
+    with chromium_page.expect_response("**/api/suggest"):
         chromium_page.click("#suggest")
     chromium_page.wait_for_selector("#cancel", state="hidden")
     assert look(chromium_page) != before
@@ -299,6 +299,7 @@ def test_hole_by_touch(chromium_page, unguided, tmp_path):
     page = chromium_page.context.browser.new_page(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2
     )
+    page.set_default_timeout(PATIENCE)
     upload(page, unguided, tmp_path / "phone.png")
     canvas = page.locator("#canvas")
     assert [page.evaluate(f"document.getElementById('canvas').{side}") for side in ("width", "height")] == [200, 300]
@@ -311,7 +312,7 @@ def test_hole_by_touch(chromium_page, unguided, tmp_path):
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
     finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     page.locator("#fill").tap()
-    page.wait_for_selector("#result:visible", timeout=60_000)
+    page.wait_for_selector("#result:visible")
     changed = (shown_result(page) != upright).any(axis=-1)
     away, radius = distance_to(points, *changed.shape), 48 * 300 / 1024 / 2
     assert not changed[away > radius + 2].any()

@@ -127,14 +127,11 @@ def test_pictures_are_written(evaluated):
 def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, photos, tmp_path):
     """Photos one at a time, and three at a time on three devices, where batches of five are padded twice."""
     reference_rows = rows_of(evaluated[0])
-    for name, batch_size, devices in (("one", 1, 1), ("three", 3, 3)):
-        flags = [
-            f"--workdir={tiny_workdir}",
-            f"--data=folder:{photos}/val",
-            f"--batch_size={batch_size}",
-            "--workers=0",
-        ]
-        finish(command(tmp_path / name, *flags, "--samples=0", **several_devices(devices)))
+    settings = run.Settings(data=f"folder:{photos}/val", fid="off", workers=0, batch_size=1, samples=0)
+    run.evaluate([tiny_workdir], tmp_path / "one", settings)
+    flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", "--batch_size=3", "--workers=0"]
+    finish(command(tmp_path / "three", *flags, "--samples=0", **several_devices(3)))
+    for name in ("one", "three"):
         for key, row in rows_of(tmp_path / name).items():
             for metric in METRICS:
                 # Sums in another order may round a pixel to its neighbour value, 1 of 255.
@@ -143,7 +140,7 @@ def test_means_do_not_depend_on_batches_and_devices(evaluated, tiny_workdir, pho
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos, tmp_path):
+def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos, tmp_path, caplog):
     folder = tmp_path / "killed"
     flags = [f"--workdir={tiny_workdir}", f"--data=folder:{photos}/val", f"--methods={','.join(CLASSICAL)}"]
     flags += ["--save_images", "--batch_size=4", "--save_every_seconds=0"]
@@ -163,16 +160,21 @@ def test_killed_and_resumed_gives_the_same_file(evaluated, tiny_workdir, photos,
     assert not workers
     assert not (folder / "metrics.json").exists()
 
-    refused = finish(command(folder, *flags), code=2)
-    assert "go on with it by --resume" in refused
-    refused = finish(command(folder, *flags, "--resume", "--seed=1"), code=2)
-    assert "seed: 0 there, 1 now" in refused
+    settings = run.Settings(
+        data=f"folder:{photos}/val", fid="off", classical=list(CLASSICAL), save_images=True, batch_size=4
+    )
+    with pytest.raises(UserError, match="go on with it by --resume"):
+        run.evaluate([tiny_workdir], folder, settings)
+    with pytest.raises(UserError, match="seed: 0 there, 1 now"):
+        run.evaluate([tiny_workdir], folder, dataclasses.replace(settings, resume=True, seed=1))
 
     resumed = finish(command(folder, *flags, "--resume"))
     assert "Going on in bin" in resumed
     assert (folder / "metrics.json").read_text() == (evaluated[0] / "metrics.json").read_text()
     assert (folder / "images.csv").read_text() == (evaluated[0] / "images.csv").read_text()
-    assert "Nothing to do" in finish(command(folder, *flags, "--resume"))
+    caplog.set_level("INFO", "inpaint_jax")
+    run.evaluate([tiny_workdir], folder, dataclasses.replace(settings, resume=True))
+    assert "Nothing to do" in caplog.text
 
 
 def test_a_new_run_in_an_old_folder_withdraws_the_old_figures(tiny_workdir, photos, tmp_path, monkeypatch):
@@ -339,18 +341,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def features_of(params, paths):
-    images = np.stack([np.asarray(Image.open(path)) for path in sorted(paths)])
-    return np.asarray(jax.jit(inception.pool3)(params, images / np.float32(255)), np.float64)
-
-
 @pytest.mark.slow
 def test_fid_of_every_bin_survives_a_stop(inception_params, cache, tiny_workdir, photos, tmp_path, monkeypatch):
     """Stopped in the second bin and resumed; recomputed from the saved pictures with np.cov."""
     settings = run.Settings(
         data=f"folder:{photos}/val",
         masks="generated",
-        limit=3,
+        limit=2,
         workers=0,
         batch_size=2,
         samples=0,
@@ -360,47 +357,55 @@ def test_fid_of_every_bin_survives_a_stop(inception_params, cache, tiny_workdir,
     folder, pictures = tmp_path / "out", 0
     save_images = output.save_images
 
-    def stop_at_the_sixth(*args):
+    def stop_at_the_fourth(*args):
         nonlocal pictures
         pictures += 1
-        if pictures == 6:
+        if pictures == 4:
             raise KeyboardInterrupt
         save_images(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(output, "save_images", stop_at_the_sixth)
+        patch.setattr(output, "save_images", stop_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             run.evaluate([tiny_workdir], folder, settings, inception_params=inception_params)
-    assert pictures == 6
+    assert pictures == 4
     (saved,) = (cache / "truth_statistics").iterdir()
     stamp = saved.stat().st_mtime_ns
     settings = dataclasses.replace(settings, resume=True)
     rows = run.evaluate([tiny_workdir], folder, settings, inception_params=inception_params)
     assert [path.stat().st_mtime_ns for path in (cache / "truth_statistics").iterdir()] == [stamp]
 
-    truth = features_of(inception_params, (folder / "images" / "truth").glob("*.png"))
-    for row in rows:
-        pattern = "*" if row["bin"] == "all" else row["bin"].strip("(]").replace(", ", "-")
-        completed = features_of(inception_params, (folder / "images" / tiny_workdir.name).glob(f"{pattern}/*.png"))
-        assert len(completed) == row["count"] == (18 if row["bin"] == "all" else 3)
+    # By twos, the batches of the evaluation; bins in their order.
+    pool3 = jax.jit(inception.pool3)
+
+    def features_of(pattern):
+        images = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "images").glob(pattern))])
+        pairs = np.split(images / np.float32(255), len(images) // 2)
+        return np.concatenate([pool3(inception_params, pair) for pair in pairs]).astype(np.float64)
+
+    truth, made = features_of("truth/*.png"), features_of(f"{tiny_workdir.name}/*/*.png")
+    assert [row["bin"] for row in rows] == [*sorted({row["bin"] for row in rows[:-1]}), "all"]
+    for number, row in enumerate(rows):
+        completed = made if row["bin"] == "all" else made[2 * number : 2 * number + 2]
+        assert len(completed) == row["count"] == (12 if row["bin"] == "all" else 2)
         expected = frechet_distance(truth.mean(0), np.cov(truth.T), completed.mean(0), np.cov(completed.T))
         assert row["fid"] == pytest.approx(expected, rel=1e-4)
-        assert "3 images do not determine a covariance" in row["fid_note"]
+        assert "2 images do not determine a covariance" in row["fid_note"]
     assert "do not determine a covariance" in (folder / "table.md").read_text()
 
 
-def test_truth_is_counted_anew_for_other_photos_and_sizes(inception_params, cache, photos):
+def test_truth_is_counted_anew_for_other_photos(inception_params, cache, photos):
     extract = fid.FeatureExtractor(inception_params)
-    source = open_source(f"folder:{photos}/val")
-    options = {"size": 32, "resize": "shortest", "batch_size": 3}
+    everything = open_source(f"folder:{photos}/val")
+    source = ChosenImages(everything, (0, 1))
+    options = {"size": 32, "resize": "shortest", "batch_size": 2}
     first = fid.truth_statistics(extract, source, **options)
-    assert first.count == len(source)
+    assert first.count == 2
     again = fid.truth_statistics(extract, source, **options)
     assert np.array_equal(first.second_moment, again.second_moment)
     assert len(list((cache / "truth_statistics").iterdir())) == 1
-    fid.truth_statistics(extract, source, **options | {"size": 40})
-    fid.truth_statistics(extract, ChosenImages(source, (0, 2, 1)), **options)
-    assert len(list((cache / "truth_statistics").iterdir())) == 3
+    fid.truth_statistics(extract, ChosenImages(everything, (1, 0)), **options)
+    assert len(list((cache / "truth_statistics").iterdir())) == 2
     for path in (cache / "truth_statistics").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     repaired = fid.truth_statistics(extract, source, **options)

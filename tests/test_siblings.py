@@ -21,13 +21,13 @@ def features():
 
 @pytest.fixture(scope="module")
 def generators():
-    """Every kind with its parameters."""
+    """Every kind with the shapes of its parameters."""
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     mask = jnp.zeros((2, 32, 32)).at[0, 8:20, 8:20].set(1).at[1, 3:7, 20:32].set(1)
     made = {}
     for kind in KINDS:
         generator = Generator(width=4, attention=kind)
-        made[kind] = generator, generator.init(jax.random.key(0), image, mask)
+        made[kind] = generator, jax.eval_shape(generator.init, jax.random.key(0), image, mask)
     return made, image, mask
 
 
@@ -95,24 +95,25 @@ def test_unknown_options_are_one_sentence():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_rest_of_the_network_stays(generators, kind):
-    """Outside the attention itself the parameters are those of the paper's model, by name and by value."""
+    """Outside the attention itself the parameters are those of the paper's model: flax draws them by their names."""
     made, *_ = generators
 
     def rest(kind):
         leaves = jax.tree.leaves_with_path(made[kind][1]["params"])
         named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-        return {name: leaf for name, leaf in named.items() if "mhtma" not in name and "atma" not in name}
+        return {name: leaf.shape for name, leaf in named.items() if "mhtma" not in name and "atma" not in name}
 
-    assert rest("mhtma").keys() == rest(kind).keys()
-    jax.tree.map(np.testing.assert_array_equal, rest("mhtma"), rest(kind))
+    assert rest("mhtma") == rest(kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_of_each_kind_learns(generators, kind):
-    made, image, mask = generators
-    generator, params = made[kind]
-    gradients = jax.jit(jax.grad(lambda p: jnp.mean(jnp.abs(generator.apply(p, image, mask).refined - image))))(params)
-    for path, leaf in jax.tree.leaves_with_path(gradients["params"]):
+def test_everything_of_each_kind_learns(features, kind):
+    """And hands gradients on to what is in front of it; test_nets.py has the whole generator."""
+    module = make(kind)
+    x, mask = features
+    params = module.init(jax.random.key(1), x, mask)
+    loss = jax.jit(jax.grad(lambda params, x: jnp.mean(jnp.abs(module.apply(params, x, mask)[0] - 1)), (0, 1)))
+    for path, leaf in jax.tree.leaves_with_path(loss(params, x)):
         name = jax.tree_util.keystr(path)
         assert jnp.isfinite(leaf).all(), name
         # The dense layer of the temperatures starts at zero, so that what is in front of it learns from step two on.
@@ -122,7 +123,8 @@ def test_everything_of_each_kind_learns(generators, kind):
 
 def test_branches_and_heads_can_be_switched_off(generators):
     made, image, mask = generators
-    generator, params = made["mhtma"]
+    generator, _ = made["mhtma"]
+    params = jax.jit(generator.init)(jax.random.key(0), image, mask)
     apply = jax.jit(generator.apply, static_argnames="without")
     whole = apply(params, image, mask)
     results = {
@@ -154,7 +156,7 @@ def test_unknown_switches_are_named(generators, kind):
     generator, params = made[kind]
     for off in ("head_2", "discriminator", "head"):
         with pytest.raises(ValueError, match=f"no '{off}' to do without"):
-            jax.eval_shape(lambda off=off: generator.apply(params, image, mask, without=(off,)))
+            jax.eval_shape(lambda params, off=off: generator.apply(params, image, mask, without=(off,)), params)
 
 
 @pytest.mark.usefixtures("own_checks")
@@ -164,21 +166,21 @@ def test_temperatures_of_another_shape_are_refused(generators, kind):
     generator, params = made[kind]
     for shape in ((2,), (2, 3), (1, 2)):
         with pytest.raises(ValueError, match="temperatures must be one for each image and head"):
-            jax.eval_shape(lambda shape=shape: generator.apply(params, image, mask, temperatures=jnp.ones(shape)))
+            jax.eval_shape(lambda p, t: generator.apply(p, image, mask, temperatures=t), params, jnp.ones(shape))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_temperatures_can_be_set_by_hand(generators, kind):
-    made, image, mask = generators
-    generator, params = made[kind]
-    apply = jax.jit(generator.apply)
-    learned = apply(params, image, mask)
-    heads = learned.temperatures.shape[1]
-    same = apply(params, image, mask, temperatures=learned.temperatures)
-    np.testing.assert_allclose(same.refined, learned.refined, atol=1e-5)
-    cold = apply(params, image, mask, temperatures=jnp.full((2, heads), 1e-3))
-    np.testing.assert_allclose(cold.temperatures, np.full((2, heads), 1e-3))
-    assert float(jnp.abs(cold.refined - learned.refined).max()) > 1e-4
+def test_temperatures_can_be_set_by_hand(features, kind):
+    """That a generator hands them on is seen in test_inference.py."""
+    module = make(kind)
+    params = module.init(jax.random.key(1), *features)
+    apply = jax.jit(module.apply)
+    refined, learned = apply(params, *features)
+    same, _ = apply(params, *features, temperatures=learned)
+    np.testing.assert_allclose(same, refined, atol=1e-5)
+    cold, temperatures = apply(params, *features, temperatures=jnp.full(learned.shape, 1e-3))
+    np.testing.assert_allclose(temperatures, np.full(learned.shape, 1e-3))
+    assert float(jnp.abs(cold - refined).max()) > 1e-4
 
 
 def test_fields_of_a_run_make_its_generator():
