@@ -21,6 +21,7 @@ from inpaint_jax.checkpoints import Checkpoints, load_generator
 from inpaint_jax.config import Config
 from inpaint_jax.features import weights
 from inpaint_jax.models import export
+from inpaint_jax.nets.generator import Generator
 from inpaint_jax.runs import flatten
 from inpaint_jax.systems.mhtma import make_generator
 from inpaint_jax.training import loop
