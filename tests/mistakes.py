@@ -22,10 +22,10 @@ GOOD = {
 DAMAGED = {
     "config_empty": "config.json is damaged",
     "config_brace": "config.json is damaged",
-    "config_list": "holds no config; give the workdir of a training run.",
-    "config_null": "holds no config; give the workdir of a training run.",
-    "config_fields": "holds no config of a run, which has a name",
-    "config_model": "describes no model",
+    "config_list": "config.json holds no config: it is damaged",
+    "config_null": "config.json holds no config: it is damaged",
+    "config_fields": "config.json lacks config.",
+    "config_model": "config.model.width must be of type int",
     "config_width": "put back the config of the run, or its checkpoints.",
     "config_heads": "put back the config of the run, or its checkpoints.",
     "config_attention": "put back the config of the run, or its checkpoints.",
@@ -37,7 +37,7 @@ DAMAGED = {
     "file_foreign": "but not those of a generator",
     "file_no_config": "The metadata of",
     "file_broken_config": "The metadata of",
-    "file_other_config": "describes no model",
+    "file_other_config": "config.dtype must be float32 or bfloat16",
     "file_no_step": "The metadata of",
     "file_renamed": "missing: coarse/GatedConv_0/conv/kernel; extra: coarse/GatedConv_0/conv/kernels",
     "file_step": "leave out --step",
@@ -152,7 +152,7 @@ ROWS = {
         ("--workdir=nowhere", "nowhere does not exist; give the workdir"),
         ("--workdir={empty}", "holds no config.json; give the workdir"),
         ("--workdir={model},{model}", "or give it once"),
-        ("--workdir={model} --sketches={empty}", "{empty}"),
+        ("--workdir={model} --sketches={empty}", "No model here is guided by sketches"),
         *((f"--workdir={{{name}}}", DAMAGED[name]) for name in ("config_brace", "checkpoint_empty", "file_renamed")),
         *(
             (f"--methods=mean --resume --output={{{name}}}", "is damaged")
@@ -194,7 +194,6 @@ ROWS = {
         ("--min_size=-1", "min_size must be at least 0"),
         ("--batch_size=0", "batch_size must be at least 1"),
         ("--workers=-1", "workers must be at least 0"),
-        ("--shard_size=0", "shard_size must be at least 1"),
         ("--limit=0", "limit must be at least 1"),
         ("--resize=crop", "should be one of <shortest|stretch>"),
         ("--weights=nowhere.pth", "There is no file nowhere.pth"),
@@ -234,7 +233,6 @@ ROWS = {
         *((f"{{{name}}}", DAMAGED[name]) for name in ("config_list", "config_null", "config_fields")),
     ],
     "demo": [
-        ("", "--checkpoint is missing"),
         ("--checkpoint=nowhere", "nowhere does not exist; give the workdir"),
         ("--checkpoint={model} --port=http", "a whole number is wanted"),
         ("--checkpoint={model} --port=99999", "not an integer in the range [0, 65535]"),

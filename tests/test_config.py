@@ -64,7 +64,7 @@ def test_configs_load_and_keep_the_papers_settings(name):
         ({"optimizer__ema_decay": 1.0}, "config.optimizer.ema_decay must be at least 0 and below 1, not 1.0."),
         (
             {"optimizer__schedule": "cosine", "train__max_steps": None},
-            "config.train.max_steps must be given, for the cosine schedule to end at",
+            "config.train.max_steps must be given, for the cosine schedule to end there.",
         ),
         (
             {"optimizer__schedule": "cosine", "optimizer__warmup_steps": 12},

@@ -263,7 +263,7 @@ def test_the_checker_accepts_a_clean_house(tmp_path):
         ("inpaint_jax/inference/export.py", "import inpaint_jax.evaluation.tables", "inference -> evaluation"),
         ("inpaint_jax/inference/export.py", "from inpaint_jax import training", "inference -> training"),
         ("inpaint_jax/evaluation/run.py", "from inpaint_jax.training.meter import M", "evaluation -> training"),
-        ("inpaint_jax/systems/mhtma.py", "from ..data.masks import draw", "systems -> data"),
+        ("inpaint_jax/metrics.py", "from .data.masks import draw", "metrics -> data"),
         ("inpaint_jax/nets/layers.py", "def f():\n    from inpaint_jax import metrics", "nets -> metrics"),
         ("inpaint_jax/nets/layers.py", "if 0:\n    import train", "nets -> train"),
         ("inpaint_jax/checkpoints.py", "from ..inpaint_jax.systems.mhtma import S", "checkpoints -> systems"),

@@ -31,7 +31,7 @@ from inpaint_jax.data.sketches import MissingSketch, UnusableSketches
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.files import write_file
 
-COMMAND = "python -m inpaint_jax.sketching"
+COMMAND = "inpaint-jax sketch"
 """What makes a store."""
 
 _FORMAT = 3

@@ -301,7 +301,7 @@ class _Run:
         if reason := self._over(step):
             _log.info("Done: %s The best checkpoint is of step %d.", reason, self.progress.best_step)
         else:
-            command = shlex.join(["python", *sys.argv])
+            command = shlex.join(sys.argv)
             _log.info("Stopped at step %d, all saved. Go on with the same command: %s", step, command)
 
 
