@@ -1,4 +1,4 @@
-"""The notebooks: all run, on the quickstart; and what is committed is small, whole and up to date."""
+"""The notebooks: all run, on the quickstart; and what is committed is small and whole."""
 
 import base64
 import io
@@ -75,14 +75,12 @@ def test_all_are_there():
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_committed_outputs_are_whole_and_fresh(name):
+def test_committed_outputs_are_whole(name):
     notebook = read(name)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run from top to bottom"
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
     assert len(pictures(notebook)) == PICTURES[name]
-    stamp = notebook.metadata["inpaint_jax"]["digest"]
-    assert stamp == execute.digest(notebook), f"older than the code: run python notebooks/execute.py {name}"
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -116,51 +114,3 @@ def test_what_is_kept_of_an_execution(tmp_path):
     assert logged.text.splitlines() == ["INFO Nothing to do."]
     assert sorted(picture.data) == ["image/png", "text/plain"]
     assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).mode == "P"
-    assert executed.metadata["inpaint_jax"]["digest"] == execute.digest(executed)
-
-
-def test_stamps_follow_the_code_and_not_its_comments(tmp_path):
-    """In a small package of the same form."""
-    package = tmp_path / "inpaint_jax"
-    files = {
-        "visualize/__init__.py": "from inpaint_jax.visualize.curves import curve\n"
-        "from inpaint_jax.visualize.maps import show\n",
-        "visualize/curves.py": "from inpaint_jax.visualize.style import COLOUR\ndef curve():\n    return COLOUR\n",
-        "visualize/style.py": "COLOUR = 1\n",
-        "visualize/maps.py": "def show():\n    return 2\n",
-        "inspection.py": "from inpaint_jax import inference\nfrom inpaint_jax.inspection.rows import rows\n"
-        "x = rows, inference.y\n",
-        "inference.py": "y = 3\n",
-        "nets/introspection.py": "rows = 4\n",
-    }
-    for name, text in files.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(text)
-    cells = [
-        "!ls\n%matplotlib inline\nif True:\n    !ls\nfrom inpaint_jax import visualize, inspection",
-        "visualize.curve(); inspection.x",
-    ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("words"))
-
-    def stamp():
-        return execute.digest(notebook, tmp_path)
-
-    def stamp_with(name, text):
-        before = (package / name).read_text()
-        (package / name).write_text(text)
-        found = stamp()
-        (package / name).write_text(before)
-        return found
-
-    first = stamp()
-    assert stamp() == first
-    for name in ("visualize/curves.py", "visualize/style.py", "inspection.py", "nets/introspection.py"):
-        assert stamp_with(name, files[name] + "z = 5\n") != first, name
-        assert stamp_with(name, '"""Words."""\n# more\n' + files[name]) == first, name
-    for name in ("visualize/maps.py", "inference.py"):  # not drawn with, and not watched
-        assert stamp_with(name, files[name] + "z = 5\n") == first, name
-    notebook.cells[0].source = "other words"
-    assert stamp() == first
-    notebook.cells[1].source += "\nz = 6"
-    assert stamp() != first
