@@ -293,6 +293,12 @@ def test_a_step_that_is_validated_after_it_was_saved_gets_its_score(make_config,
     assert json.loads((steps[-1] / "progress" / "metadata").read_text())["best_step"] == 3
 
 
+def test_a_trace_of_some_steps(make_config, tmp_path):
+    loop.train(make_config(train__max_steps=4, train__samples=0), tmp_path / "run", profile=True)
+    (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+
+
 @pytest.mark.parametrize("exported", [False, True])
 def test_a_run_starts_from_another_model(finished, make_config, tmp_path, exported):
     """Of another image size, too: the critic's dense layers then do not fit."""

@@ -22,6 +22,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "init_from", None, "Workdir or exported file to start from, to fine-tune its networks.", flag_values=values
     )
+    flags.DEFINE_bool("profile", False, "Write a trace of five steps into the workdir.", flag_values=values)
     flags.DEFINE_string("coordinator", None, "host:port of process 0, to train on several hosts.", flag_values=values)
     flags.DEFINE_integer("processes", None, "How many processes take part.", flag_values=values)
     flags.DEFINE_integer("process", None, "Which of them this is, from 0.", flag_values=values)
@@ -33,7 +34,7 @@ def run(values: flags.FlagValues) -> None:
 
     hosts = (values.coordinator, values.processes, values.process)
     workdir = values.workdir or Path("runs", _folder_name(values.config.name))
-    loop.train(values.config, workdir, None if hosts == (None, None, None) else hosts, values.init_from)
+    loop.train(values.config, workdir, None if hosts == (None, None, None) else hosts, values.init_from, values.profile)
 
 
 def _folder_name(name: str) -> str:

@@ -25,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from inpaint_jax import devices
 from inpaint_jax.checkpoints import Checkpoints
 from inpaint_jax.config import Config
+from inpaint_jax.data.pipeline import Batches
 from inpaint_jax.runs import check_workdir, claim_workdir
 from inpaint_jax.systems import System, make_system
 from inpaint_jax.systems.state import TrainState
@@ -35,6 +36,7 @@ from inpaint_jax.training.meter import Meter, TrainingDivergedError
 from inpaint_jax.training.pretrained import load_pretrained
 from inpaint_jax.training.progress import Progress
 from inpaint_jax.training.schedule import Schedule
+from inpaint_jax.training.trace import StepTrace
 from inpaint_jax.training.validation import sample_sheet, validate
 from inpaint_jax.visualize import training_curves
 from inpaint_jax.writers import RunWriter, read_metrics
@@ -47,6 +49,7 @@ def train(
     workdir: str | Path,
     hosts: tuple[str, int, int] | None = None,
     init_from: str | Path | None = None,
+    profile: bool = False,
 ) -> Path:
     """Trains until the step limit or early stopping; goes on where an interrupted run in the workdir stopped.
 
@@ -58,6 +61,7 @@ def train(
         hosts: host:port of process 0, number of processes, and which of them this is, to train on several hosts.
 
         init_from: workdir or exported file to take the networks from, if the run begins; one that goes on has its own.
+        profile: also write a trace of five steps, into profile/, for TensorBoard's profiler or Perfetto.
 
     Returns:
         the workdir.
@@ -111,7 +115,7 @@ def train(
             state, saved = _restore(checkpoints, step, shapes, programs)
             progress = Progress.from_dict(saved)
             feed.check_goes_on({name: saved[name] for name in saved if name not in vars(progress)}, workdir)
-        _Run(config, workdir, feed, programs, checkpoints, progress).until_done(state)
+        _Run(config, workdir, feed, programs, checkpoints, progress, profile).until_done(state)
     return workdir
 
 
@@ -161,9 +165,11 @@ class _Run:
         programs: _Programs,
         checkpoints: Checkpoints,
         progress: Progress,
+        profile: bool,
     ):
         self.config, self.workdir, self.feed = config, workdir, feed
         self.programs, self.checkpoints, self.progress = programs, checkpoints, progress
+        self.profile = profile
         self.schedule = Schedule.of(config.train, feed.steps_per_epoch)
         self.bar: tqdm = tqdm(disable=True)
         self.writer: RunWriter | None = None
@@ -179,8 +185,9 @@ class _Run:
                 self.writer = RunWriter(self.workdir, step)
                 self.writer.write_environment(step, describe_environment())
             batches = self.feed.training_batches(step)
+            trace = StepTrace(self.workdir / "profile" if self.profile else None, step)
             try:
-                step = self._loop(state, step, batches, stop)
+                step = self._loop(state, step, batches, stop, trace)
             except TrainingDivergedError as error:
                 raise TrainingDivergedError(
                     f"{error}. The last good checkpoint is of step {self.checkpoints.latest_step()}, in "
@@ -188,13 +195,14 @@ class _Run:
                     "--config.optimizer.generator_learning_rate and --config.optimizer.discriminator_learning_rate."
                 ) from None
             finally:
+                trace.close()
                 batches.close()
                 if self.writer:
                     self.writer.close()
             self.checkpoints.wait()
         self._say_goodbye(step)
 
-    def _loop(self, state: TrainState, step: int, batches: Any, stop: StopRequest) -> int:
+    def _loop(self, state: TrainState, step: int, batches: Batches, stop: StopRequest, trace: StepTrace) -> int:
         schedule = self.schedule
         meter = Meter(schedule.log_every, self.config.batch_size, self._log)
         while True:
@@ -211,6 +219,7 @@ class _Run:
                 meter.flush()
                 self._save(state, step)
                 return step
+            trace.before(step)
             batch = devices.put_batch(next(batches), self.programs.mesh)
             state, metrics = self.programs.train(state, batch, self.programs.frozen)
             step += 1
