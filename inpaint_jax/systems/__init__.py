@@ -13,7 +13,7 @@ sketch [B, H, W], for models that are guided; in validation also weight [B], 0 f
 
 
 class System(Protocol):
-    """What training knows of a model. Every method but the first is pure, to be jitted.
+    """What training knows of a model. All methods are pure, to be jitted.
 
     Attributes:
         frozen: parameters that are never trained, such as VGG's: an argument of the steps, so that they are not

@@ -43,6 +43,15 @@ from inpaint_jax.writers import RunWriter, read_metrics
 
 _log = logging.getLogger("inpaint_jax")
 
+# What the log shows of a validation, as far as the system measures it: name -> words.
+_SHOWN = {
+    "psnr": "whole image",
+    "hole_psnr": "hole",
+    "hole_psnr_fill": "its fill",
+    "hole_psnr_mean_fill": "its mean colour",
+    "hole_psnr_unguided": "without sketches",
+}
+
 
 def train(
     fields: ConfigDict,
@@ -266,17 +275,14 @@ class _Run:
             self.writer.write(step, step / self.schedule.steps_per_epoch, validation)
         # Last, so that a run killed before this validates once more, and drops the line written above.
         self._save(state, step, score)
+        decibels = {name: f"{value:.2f}" for name, value in means.items() if name in _SHOWN}
         _log.info(
-            "step %d: validation %s %.4f%s, PSNR %.2f dB, in the hole %.2f dB (known mean %.2f, fill %.2f)%s",
+            "step %d: validation %s %.4f (%s); PSNR in dB: %s",
             step,
             selected,
             score,
-            " (best so far)" if best else f" (best {self.progress.best_score:.4f} at step {self.progress.best_step})",
-            means["psnr"],
-            means["hole_psnr"],
-            means["hole_psnr_mean_fill"],
-            means["hole_psnr_fill"],
-            f", without sketches {means['hole_psnr_unguided']:.2f} dB" if unguided else "",
+            "best so far" if best else f"best {self.progress.best_score:.4f} at step {self.progress.best_step}",
+            ", ".join(f"{_SHOWN[name]} {decibels[name]}" for name in _SHOWN if name in decibels),
         )
 
     def _save(self, state: TrainState, step: int, score: float | None = None) -> None:
