@@ -26,18 +26,13 @@ from plots import save_inpainting
 from processes import MeasurementFailed, run_alone
 from timing import Table, format_seconds, format_spread, rates, summarise
 
+from inpaint_jax.config import Config
 from inpaint_jax.data.images import read_image
 from inpaint_jax.data.masks import training_mask
 from inpaint_jax.inference.inpainter import Inpainter, padded_side
-from inpaint_jax.nets.generator import Generator
+from inpaint_jax.systems.mhtma import make_generator
 
 SHARED = Path(os.environ.get("INPAINT_JAX_SHARED", Path(__file__).parents[2] / "shared"))
-PAPER = {
-    "name": "paper",
-    "dtype": "float32",
-    "data": {"image_size": 256},
-    "model": {"width": 24, "heads": 2, "patch_size": 3},
-}
 
 
 def main() -> None:
@@ -157,10 +152,10 @@ def _count_work(inpainter: Inpainter, width: int, height: int, batch_size: int) 
 
 
 def _untrained() -> Inpainter:
-    model = PAPER["model"]
+    """The paper's generator, whose settings are the defaults."""
     image, mask = np.zeros((1, 64, 64, 3), np.float32), np.zeros((1, 64, 64), np.float32)
-    params = Generator(**model).init(jax.random.key(0, impl="rbg"), image, mask)["params"]
-    return Inpainter(PAPER, params, 0)
+    params = make_generator(Config()).init(jax.random.key(0, impl="rbg"), image, mask)["params"]
+    return Inpainter(Config(), params, 0)
 
 
 if __name__ == "__main__":

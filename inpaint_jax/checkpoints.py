@@ -21,6 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from inpaint_jax import devices
 from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 
@@ -146,8 +147,10 @@ class Checkpoints:
         """
         self.wait()
         folder = self.folder / str(step)
-        write_file(folder / "metrics" / "metrics", json.dumps({_METRIC: float(score)}))
-        write_file(folder / "progress" / "metadata", json.dumps(dict(progress)))
+        if jax.process_index() == 0:
+            write_file(folder / "metrics" / "metrics", json.dumps({_METRIC: float(score)}))
+            write_file(folder / "progress" / "metadata", json.dumps(dict(progress)))
+        devices.wait_for_all_hosts(f"score of step {step}")
         self._manager.reload()
 
     def wait(self) -> None:
@@ -158,6 +161,11 @@ class Checkpoints:
         """Waits for the save under way, and lets go of the folder."""
         self.wait()
         self._manager.close()
+
+
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Whether a run has saved anything to go on from."""
+    return any((Path(workdir) / _FOLDER).glob("[0-9]*"))
 
 
 def load_generator(workdir: str | Path, step: int | None = None) -> tuple[Any, int]:

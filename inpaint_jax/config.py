@@ -175,6 +175,7 @@ class Optimizer:
 class Train:
     """How long, how often, and by what to choose."""
 
+    init_from: str | None = _field(None, "workdir, exported file or name of a model whose networks the run starts from")
     max_steps: int | None = _field(None, "no limit by default: early stopping ends the run", at_least=1, free=True)
     select_by: Literal["loss", "hole_l1"] = _field(
         "loss", "the best checkpoint, and early stopping; hole_l1 looks into the hole alone"
@@ -203,15 +204,15 @@ class Config:
 
     @classmethod
     def read(cls, fields: Mapping[str, Any] | ConfigDict, source: str = "The config") -> "Config":
-        """The typed config of nested fields, as in config.json; every field has to be there.
+        """The typed config of nested fields, as in config.json.
 
         Args:
             fields: name -> value, groups as mappings.
             source: where the fields come from, to begin an error with.
 
         Raises:
-            UserError: a field is missing or unknown, of another type, or out of its range; or two contradict each
-                other.
+            UserError: a field is unknown, of another type, or out of its range; a group is missing; or two fields
+                contradict each other.
         """
         config = _read(cls, fields.to_dict() if isinstance(fields, ConfigDict) else fields, source, "config")
         _check_together(config)
@@ -259,9 +260,10 @@ def _read(kind: type, values: Any, source: str, path: str) -> Any:
             close = difflib.get_close_matches(name, fields, n=1)
             meant = f"; did you mean {path}.{close[0]}?" if close else f"; there are {', '.join(fields)}."
             raise UserError(f"There is no {path}.{name}{meant}")
-    if missing := [name for name in fields if name not in values]:
-        raise UserError(f"{source} lacks {path}.{missing[0]}: it is damaged, or of another version of inpaint_jax.")
-    return kind(**{name: _value(fields[name], hints[name], values[name], source, f"{path}.{name}") for name in fields})
+    # Fields that came later have as their default what was done before.
+    if missing := [name for name in fields if name not in values and kind is Config]:
+        raise UserError(f"{source} lacks {path}.{missing[0]}: it is damaged.")
+    return kind(**{name: _value(fields[name], hints[name], values[name], source, f"{path}.{name}") for name in values})
 
 
 def _value(field: dataclasses.Field, hint: Any, value: Any, source: str, path: str) -> Any:

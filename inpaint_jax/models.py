@@ -36,6 +36,12 @@ def shipped_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
+def find_model(path: str | Path) -> Path:
+    """The file or folder of a model: a string may be the name of one that comes with the package."""
+    shipped = shipped_models().get(path) if isinstance(path, str) else None
+    return shipped or Path(path).expanduser()
+
+
 def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, int]:
     """Loads a trained generator.
 
@@ -51,7 +57,7 @@ def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, 
         MissingFile: there is no such path, or no such checkpoint in it.
         UserError: the path is something else, damaged, or a file of another step than `step`.
     """
-    path = shipped_models().get(str(path)) or Path(path).expanduser()
+    path = find_model(path)
     if path.is_file():
         if terms := read_terms(path):
             logger.info("The model %s: %s", path.stem, terms)
@@ -168,9 +174,7 @@ def export(
         UserError: there is no such run or checkpoint, or it is damaged.
         OSError: the file cannot be written.
     """
-    config = read_config(workdir)
-    params, step = checkpoints.load_generator(workdir, step)
-    check_params(config, params, workdir)
+    config, params, step = load_model(Path(workdir), step)
     write_model(output, params, config.to_dict(), step, terms=terms, dtype=dtype)
     size = Path(output).stat().st_size / 2**20
     logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)

@@ -106,7 +106,7 @@ def test_a_config_is_read_as_it_was_written():
         ([], "The config holds no config"),
         (Config().to_dict() | {"batch_size": 2.5}, "config.batch_size must be of type int, not 2.5."),
         ({"widht": 1}, "There is no config.widht"),
-        ({"name": "x"}, "The config lacks config.seed"),
+        ({"name": "x"}, "The config lacks config.seed: it is damaged."),
         (
             Config().to_dict() | {"model": {"widht": 8}},
             "There is no config.model.widht; did you mean config.model.width?",

@@ -1,4 +1,4 @@
-"""Masks against the contract's figures (design.md, section 4), and masks from files."""
+"""Masks against the figures that they are to have, and masks from files."""
 
 import os
 import pickle

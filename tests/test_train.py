@@ -307,11 +307,19 @@ def test_a_run_starts_from_another_model(finished, make_config, tmp_path, export
         source = tmp_path / "model.safetensors"
         export(finished, source)
     fields = {"optimizer__generator_learning_rate": 0.0, "train__max_steps": 1, "train__samples": 0}
-    loop.train(make_config(**fields, data__image_size=48), tmp_path / "run", init_from=source)
-    (started, _), (trained, _) = load_generator(tmp_path / "run"), load_generator(finished)
+    fields |= {"optimizer__discriminator_learning_rate": 0.0, "train__init_from": str(source)}
+    loop.train(make_config(**fields), tmp_path / "run")
+    (started, step), (trained, _) = load_generator(tmp_path / "run"), load_generator(finished)
     jax.tree.map(np.testing.assert_array_equal, started, trained)
+    if not exported:
+        ends = ((tmp_path / "run", step), (finished, load_generator(finished)[1]))
+        critics = [saved_state(run, at)["rest"]["discriminator"] for run, at in ends]
+        jax.tree.map(np.testing.assert_array_equal, *critics)
+    loop.train(make_config(**fields, data__image_size=48), tmp_path / "larger")
+    jax.tree.map(np.testing.assert_array_equal, load_generator(tmp_path / "larger")[0], trained)
     with pytest.raises(ValueError, match=r"another generator .*wrong shape.*; take its config.model"):
-        loop.train(make_config(**fields, model__width=6), tmp_path / "wider", init_from=source)
+        loop.train(make_config(**fields, model__width=6), tmp_path / "wider")
+    assert not (tmp_path / "wider").exists()
 
 
 def test_missing_vgg_weights_are_an_error_before_anything_starts(make_config, tmp_path, monkeypatch):

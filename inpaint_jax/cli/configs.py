@@ -63,7 +63,9 @@ def _find(name: str) -> Path:
     for path in (Path(name), *(folder / f"{name}.py" for folder in folders if Path(name).name == name)):
         if path.is_file():
             return path
-    names = sorted({path.stem for folder in folders for path in folder.glob("[!_]*.py")})
+    names = sorted(
+        {path.stem for folder in folders for path in folder.glob("[!_]*.py") if "def get_config" in path.read_text()}
+    )
     raise UserError(f"There is no config file {name!r}; give the path of one, or a name: {', '.join(names)}.")
 
 
@@ -75,7 +77,7 @@ def _check_names(config: Any) -> None:
             name = match[1]
             if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]}?" if close else "its fields are in configs/default.py."
+                hint = f"did you mean {close[0]}?" if close else "its fields are in inpaint_jax/config.py."
                 raise UserError(f"The config has no field {name!r}; {hint}")
 
 

@@ -20,7 +20,10 @@ def define(values: flags.FlagValues) -> None:
         "workdir", None, "Where the run lives; runs/<name of the config> by default.", flag_values=values
     )
     flags.DEFINE_string(
-        "init_from", None, "Workdir or exported file to start from, to fine-tune its networks.", flag_values=values
+        "init_from",
+        None,
+        "Workdir, exported file or name of a model, to fine-tune its networks; config.train.init_from.",
+        flag_values=values,
     )
     flags.DEFINE_bool("profile", False, "Write a trace of five steps into the workdir.", flag_values=values)
     flags.DEFINE_string("coordinator", None, "host:port of process 0, to train on several hosts.", flag_values=values)
@@ -34,7 +37,9 @@ def run(values: flags.FlagValues) -> None:
 
     hosts = (values.coordinator, values.processes, values.process)
     workdir = values.workdir or Path("runs", _folder_name(values.config.name))
-    loop.train(values.config, workdir, None if hosts == (None, None, None) else hosts, values.init_from, values.profile)
+    if values.init_from:
+        values.config.train.init_from = values.init_from
+    loop.train(values.config, workdir, None if hosts == (None, None, None) else hosts, values.profile)
 
 
 def _folder_name(name: str) -> str:

@@ -12,7 +12,7 @@ from inpaint_jax.data.images import UnreadableImage, read_image
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.errors import UserError
 
-# The contract gives all sizes for 256 x 256 pixels; they scale with the image.
+# All sizes are given for 256 x 256 pixels; they scale with the image.
 REFERENCE_DIAGONAL = 256 * math.sqrt(2)
 STROKE_WIDTH = (12, 39)
 STROKES = (1, 3)

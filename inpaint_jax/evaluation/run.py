@@ -36,6 +36,7 @@ from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.metrics import GaussianStatistics
+from inpaint_jax.models import find_model
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.sketching.store import SketchStore
 
@@ -374,13 +375,13 @@ def _score(completed: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
 
 def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
     """Models by the name of their folder or file, or by the whole path where names are equal."""
-    paths = [Path(model) for model in models]
+    paths = [find_model(model) for model in models]
     names = [path.stem if path.is_file() else path.resolve().name for path in paths]
     if _clash(names):
         names = [str(path.resolve()) for path in paths]
     if _clash(names):
         raise UserError(f"Models need names of their own, not {', '.join(names)}; rename a folder, or give it once.")
-    return {name: Inpainter.load(path) for name, path in zip(names, paths)}
+    return {name: Inpainter.load(model) for name, model in zip(names, models)}
 
 
 def _clash(names: Sequence[str]) -> bool:

@@ -109,13 +109,10 @@ def prepare(settings: Settings) -> tuple[ImageSource, pidinet.Params, dict[str, 
     for name, bound in least.items():
         if (value := getattr(settings, name)) is not None and value < bound:
             raise UserError(f"The {name} must be at least {bound}, not {value:g}.")
-    try:
-        source = open_source(settings.data)
-        weights = pidinet.PIDINET.fetch() if settings.weights is None else Path(settings.weights).expanduser()
-        params = pidinet.load(weights)
-        checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    source = open_source(settings.data)
+    weights = pidinet.PIDINET.fetch() if settings.weights is None else Path(settings.weights).expanduser()
+    params = pidinet.load(weights)
+    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
     lines = {"threshold": float(settings.threshold), "min_size": float(settings.min_size)}
     of_photos = {name: getattr(settings, name) for name in ("data", "size", "resize")}
     return source, params, {**of_photos, **lines, "weights": f"sha256:{checksum}"}

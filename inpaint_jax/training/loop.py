@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inpaint_jax import devices
-from inpaint_jax.checkpoints import Checkpoints
+from inpaint_jax.checkpoints import Checkpoints, has_checkpoint
 from inpaint_jax.config import Config
 from inpaint_jax.data.pipeline import Batches
 from inpaint_jax.runs import check_workdir, claim_workdir
@@ -57,7 +57,6 @@ def train(
     fields: ConfigDict,
     workdir: str | Path,
     hosts: tuple[str, int, int] | None = None,
-    init_from: str | Path | None = None,
     profile: bool = False,
 ) -> Path:
     """Trains until the step limit or early stopping; goes on where an interrupted run in the workdir stopped.
@@ -68,8 +67,6 @@ def train(
             TensorBoard events, samples/, curves.png and checkpoints/ go there; and sketches/, if the model needs some
             and the config names none.
         hosts: host:port of process 0, number of processes, and which of them this is, to train on several hosts.
-
-        init_from: workdir or exported file to take the networks from, if the run begins; one that goes on has its own.
         profile: also write a trace of five steps, into profile/, for TensorBoard's profiler or Perfetto.
 
     Returns:
@@ -98,7 +95,9 @@ def train(
     # rbg: the parameters are drawn by some hundred small programs, and threefry takes three times as long to compile.
     key = jax.random.key(config.seed, impl="rbg")
     shapes = jax.eval_shape(system.initial_state, key)
-    pretrained = load_pretrained(init_from, shapes) if init_from else {}
+    pretrained = {}
+    if config.train.init_from and not has_checkpoint(workdir):
+        pretrained = load_pretrained(config.train.init_from, shapes)
 
     if first_host:
         claim_workdir(workdir, config)

@@ -10,7 +10,7 @@ import numpy as np
 from inpaint_jax import checkpoints
 from inpaint_jax.errors import UserError
 from inpaint_jax.features.weights import tree_faults
-from inpaint_jax.models import load_model
+from inpaint_jax.models import find_model, load_model
 from inpaint_jax.systems.state import TrainState
 
 _log = logging.getLogger("inpaint_jax")
@@ -20,7 +20,8 @@ def load_pretrained(source: str | Path, shapes: TrainState) -> dict[str, Any]:
     """Loads the generator of a model, and the discriminator where there is one that fits.
 
     Args:
-        source: workdir of a run, whose best checkpoint is taken, or an exported file, which has no discriminator.
+        source: workdir of a run, whose best checkpoint is taken; an exported file or the name of a model that comes
+            with the package, which have no discriminator.
         shapes: of the state that is to start from it.
 
     Returns:
@@ -36,12 +37,14 @@ def load_pretrained(source: str | Path, shapes: TrainState) -> dict[str, Any]:
     if shapes.average:
         found["average"] = found["generator"]
     _log.info("Starting from the generator of step %d of %s.", step, source)
-    if Path(source).is_dir():
-        critic = checkpoints.load_item(source, step, "rest")["discriminator"]
-        if faults := _faults(critic, shapes.discriminator):
+    if (workdir := find_model(source)).is_dir():
+        rest = checkpoints.load_item(workdir, step, "rest")
+        critic = {name: rest[name] for name in ("discriminator", "spectral") if name in rest}
+        wanted = {name: getattr(shapes, name) for name in critic}
+        if faults := _faults(critic, wanted):
             _log.info("Its discriminator does not fit and starts anew (%s).", faults)
         else:
-            found["discriminator"] = _cast(critic, shapes.discriminator)
+            found |= _cast(critic, wanted)
     return found
 
 
