@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "inspection": "inference sketching config runs checkpoints data visualize features metrics nets",
     # what commands start
     "training": "systems models sketching devices runs checkpoints data writers visualize config nets features errors",
-    "evaluation": "inference sketching config "
+    "evaluation": "inference models sketching config "
     "checkpoints data writers visualize features losses metrics nets files errors",
     "inference": "models config data visualize features nets systems files errors",
     "sketching": "data features files errors",
