@@ -322,7 +322,7 @@ def _check_together(config: Config) -> None:
             train.max_steps is not None, "config.train.max_steps must be given, for the cosine schedule to end there."
         )
         demand(
-            optimizer.warmup_steps < train.max_steps,
+            train.max_steps is None or optimizer.warmup_steps < train.max_steps,
             f"config.optimizer.warmup_steps must be below config.train.max_steps, {train.max_steps}, for the cosine "
             f"schedule, not {optimizer.warmup_steps}.",
         )

@@ -83,6 +83,7 @@ ROWS = {
         ("--config=nowhere", "or a name: celeba_hq, default"),
         ("--config={tmp}/syntax.py", "syntax.py, line 2"),
         ("--config={tmp}/no_function.py", "no_function.py gives no config"),
+        ("--config={photo}", "is no Python file"),
         ("--config={tmp}/name_error.py", "name_error.py, line 2: NameError"),
         ("--config=default:nonsense", "There is no variant 'nonsense'"),
         ("--config=" + LONG, "give a shorter name"),

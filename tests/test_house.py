@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "cli": "models config training evaluation inference sketching report demo compilation errors",
     "demo": "inference data features errors",
     "report": "evaluation checkpoints runs writers visualize files errors",
-    "inspection": "inference sketching config runs checkpoints data visualize features metrics nets",
+    "inspection": "arrays inference sketching config runs checkpoints data visualize features metrics nets",
     # what commands start
     "training": "systems models sketching devices runs checkpoints data writers visualize config nets features errors",
     "evaluation": "inference models sketching config "

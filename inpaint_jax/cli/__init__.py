@@ -135,7 +135,7 @@ def _overview() -> str:
 
 
 def _help(command: ModuleType, values: flags.FlagValues) -> str:
-    lines = [f"{command.__doc__.strip()}\n"]
+    lines = [f"{(command.__doc__ or '').strip()}\n"]
     for flag in values:
         default = values[flag].default
         shown = "" if default is None or default is False or default == [] else f" [{default}]"

@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,10 @@ class _ConfigFile(flags.ArgumentParser):
         # Configs are built on each other: from configs import default.
         if path.resolve().parent.name == "configs":
             sys.path.append(str(path.resolve().parents[1]))
+        spec = importlib.util.spec_from_file_location("config_file", path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{path} is no Python file; give one whose name ends in .py.")
         try:
-            spec = importlib.util.spec_from_file_location("config_file", path)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             config = module.get_config(*variant)
@@ -46,10 +49,8 @@ class _ConfigFile(flags.ArgumentParser):
         except ValueError as error:  # what the file itself says of its argument
             raise UserError(str(error)) from error
         except Exception as error:  # the file is the user's, and any fault in it too
-            line = error.__traceback__
-            while line.tb_next:
-                line = line.tb_next
-            where = f"{line.tb_frame.f_code.co_filename}, line {line.tb_lineno}"
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{last.filename}, line {last.lineno}"
             raise UserError(f"{path} gives no config ({where}: {type(error).__name__}: {error}).") from error
         _check_names(config)
         if hasattr(config, "lock"):

@@ -4,6 +4,8 @@ For each photo: edge map by PiDiNet, threshold, area opening, skeleton (Section 
 run that was killed.
 """
 
+from typing import Any
+
 from absl import flags
 
 REQUIRED = ("data", "output")
@@ -45,5 +47,6 @@ def run(values: flags.FlagValues) -> None:
     """Hands over to `sketching.make.make_sketches`."""
     from inpaint_jax.sketching import make
 
-    given = {name: values[name].value for name in values if name != "output" and values[name].value is not None}
+    every: dict[str, Any] = {name: values[name].value for name in values if name != "output"}
+    given = {name: value for name, value in every.items() if value is not None}
     make.make_sketches(values.output, make.Settings(**given))

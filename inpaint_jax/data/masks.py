@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -118,9 +118,11 @@ def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, l
     target = rng.uniform(low, high)
     mask, scale = np.zeros((height, width), bool), 1.0
     for _ in range(_RATIO_ATTEMPTS):
-        vertices = tuple(max(1, round(scale * count)) for count in VERTICES)
-        brush = tuple(scale * pixels for pixels in STROKE_WIDTH)
-        grown = mask | free_form_mask(rng, height, width, strokes=(1, 1), vertices=vertices, stroke_width=brush)
+        fewest, most = (max(1, round(scale * count)) for count in VERTICES)
+        thin, thick = (scale * pixels for pixels in STROKE_WIDTH)
+        grown = mask | free_form_mask(
+            rng, height, width, strokes=(1, 1), vertices=(fewest, most), stroke_width=(thin, thick)
+        )
         if grown.mean() > high:
             scale *= 0.9
             continue
@@ -213,13 +215,24 @@ def _binarise(image: np.ndarray, missing: Missing) -> np.ndarray:
     return white if missing == "white" else ~white
 
 
-class MaskSource(Protocol):
-    """Where the pipeline gets its masks from; `size` is the side of the masks it gives."""
+class NumberedMasks(Protocol):
+    """Where evaluation gets its masks from: one for each image."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Side of the masks."""
+        ...
+
+    def draw(self, rng: np.random.Generator, index: int) -> Mask:
+        """Gives the mask that belongs to image `index`."""
+        ...
+
+
+class MaskSource(NumberedMasks, Protocol):
+    """Where training gets its masks from, and evaluation may as well."""
 
     def draw(self, rng: np.random.Generator, index: int | None = None) -> Mask:
-        """Gives any mask (training, index None) or the one that belongs to image `index` (evaluation)."""
+        """Gives any mask, or, given an index, the one that belongs to image `index`."""
         ...
 
 
@@ -295,13 +308,16 @@ def open_masks(spec: str, size: int) -> MaskSource:
     if spec == "mixed":
         return MixedMasks(size)
     if spec.startswith("folder:"):
-        folder, mark, options = spec.rpartition("?")
-        folder, options = (folder, options.split("&")) if mark else (spec, [])
-        missing = next(
-            (option.removeprefix("missing=") for option in options if option.startswith("missing=")), "white"
-        )
-        if missing not in get_args(Missing):
-            raise UserError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
-        others = "&".join(option for option in options if not option.startswith("missing="))
-        return FolderMasks(open_source(f"{folder}?{others}" if others else folder), size, missing)
+        return open_folder_masks(spec, size)
     raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")
+
+
+def open_folder_masks(spec: str, size: int) -> FolderMasks:
+    """`open_masks` of a `folder:PATH`."""
+    folder, mark, options = spec.rpartition("?")
+    folder, options = (folder, options.split("&")) if mark else (spec, [])
+    missing = next((option.removeprefix("missing=") for option in options if option.startswith("missing=")), "white")
+    if missing not in ("white", "black"):
+        raise UserError(f"Masks {spec!r}: missing is white or black, not {missing!r}.")
+    others = "&".join(option for option in options if not option.startswith("missing="))
+    return FolderMasks(open_source(f"{folder}?{others}" if others else folder), size, missing)

@@ -18,7 +18,7 @@ from absl import flags
 from grain._src.python.dataset.transformations import process_prefetch
 
 from inpaint_jax.data.images import Crop, Resize, UnreadableImage, crop_corner, cut_square, resize_only
-from inpaint_jax.data.masks import MaskSource
+from inpaint_jax.data.masks import MaskSource, NumberedMasks
 from inpaint_jax.data.sketches import Sketches, drop_lines, sketch_square
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.data.workers import prepare_worker
@@ -80,7 +80,7 @@ class _EvaluationSample(grain.transforms.RandomMap):
     """Number of a photo -> sample; numbers from `count` on are padding, and unreadable photos count as that too."""
 
     source: ImageSource
-    masks: MaskSource
+    masks: NumberedMasks
     resize: Resize
     count: int
     sketches: Sketches | None
@@ -252,7 +252,7 @@ def training_batches(
 
 def evaluation_batches(
     source: ImageSource,
-    masks: MaskSource,
+    masks: NumberedMasks,
     *,
     size: int,
     batch_size: int,
@@ -313,7 +313,7 @@ def _local_batch_size(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _check_size(masks: MaskSource, size: int) -> None:
+def _check_size(masks: NumberedMasks, size: int) -> None:
     if masks.size != size:
         raise ValueError(f"Masks are {masks.size} pixels wide but images {size}; give open_masks the same size.")
 

@@ -81,6 +81,7 @@ class Sketches(Protocol):
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Sketch of photo `index`, bool [h, w], of the photo's size after the resize; raises MissingSketch."""
+        ...
 
 
 def sketch_square(
@@ -137,4 +138,4 @@ def drop_lines(sketch: np.ndarray, rng: np.random.Generator, share: float) -> np
         return np.zeros_like(sketch)
     count, labels = cv2.connectedComponents(sketch.astype(np.uint8), connectivity=8)
     stays = rng.random(count) < 0.5
-    return sketch & stays[labels]
+    return sketch & stays[labels.astype(np.intp)]

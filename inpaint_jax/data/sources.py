@@ -54,7 +54,8 @@ def open_source(spec: str) -> ImageSource:
     where, mark, options_text = rest.rpartition("?")
     if not mark:
         where, options_text = rest, ""
-    options = dict(pair.partition("=")[::2] for pair in options_text.split("&") if pair)
+    pairs = (pair.partition("=") for pair in options_text.split("&") if pair)
+    options = {name: value for name, _, value in pairs}
 
     known = {"folder": {"list"}, "tfds": {"data_dir"}, "skimage": set()}
     if scheme not in known:
@@ -67,7 +68,7 @@ def open_source(spec: str) -> ImageSource:
             return open_folder(where, options.get("list"))
         case "tfds":
             return open_tfds(where, options.get("data_dir"))
-        case "skimage":
+        case _:
             return open_skimage(where)
 
 
@@ -156,7 +157,7 @@ class TfdsSource:
 
         try:
             builder = tfds.builder(self.dataset, data_dir=self.data_dir, file_format="array_record")
-        except tfds.core.registered.DatasetNotFoundError as error:
+        except tfds.core.DatasetNotFoundError as error:
             raise UserError(f"TFDS has no data set {self.dataset!r}; correct its name.") from error
         except (ValueError, AssertionError) as error:  # of names, configs and versions that it cannot make sense of
             raise UserError(f"TFDS cannot open {self.dataset!r}; correct it to NAME or NAME/CONFIG.") from error
@@ -166,11 +167,15 @@ class TfdsSource:
                 f"{self.dataset} is not prepared in {builder.data_dir}; import tensorflow_datasets as tfds and run "
                 f"tfds.builder({arguments}).download_and_prepare()."
             )
-        if "image" not in builder.info.features:
+        # Its annotations know neither that features are a dict nor what its decorators leave of a signature.
+        if "image" not in builder.info.features:  # pyright: ignore[reportOperatorIssue]
             raise UserError(f"{self.dataset} has no feature 'image'; choose a data set of images.")
         try:
             # Encoded images come as they are: read_image brings every kind of them to RGB.
-            return builder.as_data_source(self.split, decoders={"image": tfds.decode.SkipDecoding()})
+            return builder.as_data_source(
+                self.split,  # pyright: ignore[reportCallIssue]
+                decoders={"image": tfds.decode.SkipDecoding()},
+            )
         except ValueError as error:
             splits = ", ".join(sorted(builder.info.splits))
             raise UserError(f"{self.dataset} has no split {self.split!r}; it has {splits}.") from error

@@ -118,7 +118,7 @@ class Studio:
         self._check(photo, hole, lines)
         height, width = photo.shape[:2]
         scale = min(1.0, side / max(height, width))
-        shape = tuple(max(_SMALLEST_SIDE, round(n * scale)) for n in (height, width))
+        shape = max(_SMALLEST_SIDE, round(height * scale)), max(_SMALLEST_SIDE, round(width * scale))
         small = photo if shape == (height, width) else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
         full_hole = touched(hole, (height, width))
         # A pixel that covers any missing one counts as missing.

@@ -56,7 +56,7 @@ def checksum(tree: Any) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(leaf))
+        digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()
 
 
@@ -97,7 +97,7 @@ def truth_statistics(
 
     digest = hashlib.sha256(extract.checksum.encode())
     for batch, valid in images("checking the truth's cache"):
-        digest.update(np.ascontiguousarray(batch[valid]))
+        digest.update(np.ascontiguousarray(batch[valid]).data)
     path = cache_folder() / "truth_statistics" / f"{len(source)}x{size}px-{digest.hexdigest()[:32]}.npz"
     try:
         with np.load(path, allow_pickle=False) as saved:

@@ -135,7 +135,7 @@ def save_images(
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz in one piece or not at all."""
-    write_file(path, lambda file: np.savez(file, **arrays))
+    write_file(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,14 @@ from typing import Literal
 
 import numpy as np
 
-from inpaint_jax.data.masks import FolderMasks, FreeFormMasks, Mask, MaskSource, free_form_mask_of_ratio, open_masks
+from inpaint_jax.data.masks import (
+    FolderMasks,
+    FreeFormMasks,
+    Mask,
+    NumberedMasks,
+    free_form_mask_of_ratio,
+    open_folder_masks,
+)
 from inpaint_jax.data.sketches import Sketches
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.errors import UserError
@@ -34,7 +41,7 @@ class Bin:
 
     label: str
     images: "ChosenImages"
-    masks: MaskSource
+    masks: NumberedMasks
 
 
 OUTSIDE = "outside"
@@ -138,23 +145,21 @@ class DrawnMasks:
         size: Side of the masks.
         seed: Together with the number of the image, it determines the mask.
         numbers: Numbers of the images.
-        low: Lower end of the mask ratio; None draws training masks of any ratio.
-        high: Upper end of the mask ratio.
+        limits: Ends of the mask ratio, (low, high]; None draws training masks of any ratio.
     """
 
     size: int
     seed: int
     numbers: tuple[int, ...] = dataclasses.field(repr=False)
-    low: float | None = None
-    high: float | None = None
+    limits: tuple[float, float] | None = None
 
-    def draw(self, rng: np.random.Generator, index: int) -> Mask:
+    def draw(self, rng: np.random.Generator | None, index: int) -> Mask:
         """Draws the mask of image `index`, whatever rng is. As with files, numbers start over at the end."""
         number = self.numbers[index % len(self.numbers)]
-        if self.low is None:
+        if self.limits is None:
             return FreeFormMasks(self.size).draw(np.random.default_rng([self.seed, number]))
-        rng = np.random.default_rng([self.seed, number, round(100 * self.low)])
-        mask = free_form_mask_of_ratio(rng, self.size, self.size, self.low, self.high)
+        rng = np.random.default_rng([self.seed, number, round(100 * self.limits[0])])
+        mask = free_form_mask_of_ratio(rng, self.size, self.size, *self.limits)
         return Mask(mask, np.zeros(2, np.int32))  # no discriminator looks at a crop here
 
 
@@ -176,8 +181,8 @@ def pair(
 
     Args:
         source: The images.
-        masks: "folder:PATH" as in `open_masks`; "generated", strokes that hit the ratios of the bins; or "freeform",
-            training masks of any ratio ("once" only).
+        masks: "folder:PATH" as in `open_folder_masks`; "generated", strokes that hit the ratios of the bins; or
+            "freeform", training masks of any ratio ("once" only).
         size: Side of images and masks.
         seed: Seed of the masks drawn, or of their order.
         pairing: "every_bin" or "once".
@@ -211,7 +216,7 @@ def pair(
     elif not masks.startswith("folder:"):
         raise UserError(f"Masks {masks!r} are unknown; write generated, freeform or folder:PATH.")
     else:
-        bins = _from_folder(source, images, open_masks(masks, size), seed, pairing, progress)
+        bins = _from_folder(source, images, open_folder_masks(masks, size), seed, pairing, progress)
     if {part.label for part in bins} <= {OUTSIDE}:
         raise UserError(
             f"No mask of {masks} has a hole of at most 0.6 of the image; are black and white exchanged "
@@ -225,7 +230,7 @@ def _generated(source: ImageSource, images: tuple[int, ...], size: int, seed: in
     for place, (low, high) in enumerate(BINS):
         chosen = images if pairing == "every_bin" else images[place :: len(BINS)]
         if chosen:
-            drawn = DrawnMasks(size, seed, chosen, low, high)
+            drawn = DrawnMasks(size, seed, chosen, (low, high))
             bins.append(Bin(label(low, high), ChosenImages(source, chosen), drawn))
     return bins
 
@@ -270,7 +275,7 @@ def _sorted_into_bins(
     source: ImageSource,
     images: tuple[int, ...],
     ratios: Sequence[float],
-    masks_of: Callable[[list[int]], MaskSource],
+    masks_of: Callable[[list[int]], NumberedMasks],
 ) -> list[Bin]:
     """Sorts pairs into bins; `masks_of` returns the masks for chosen positions in `images`."""
     labels = [bin_label(ratio) for ratio in ratios]

@@ -134,11 +134,19 @@ def evaluate(
 
 
 @dataclasses.dataclass(frozen=True)
+class _FullSettings(Settings):
+    """Settings with data and size filled in; the defaults are there because those of a base class cannot be undone."""
+
+    data: str = ""
+    size: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class _Plan:
     """Everything that a run works with, opened and checked.
 
     Attributes:
-        settings: The settings, with data and size filled in.
+        settings: What to evaluate on, and how.
         resize: How images are brought to the size.
         source: All images.
         bins: The pairs of image and mask.
@@ -149,7 +157,7 @@ class _Plan:
         identity: All that the figures depend on, in JSON types.
     """
 
-    settings: Settings
+    settings: _FullSettings
     resize: Resize
     source: ImageSource
     bins: Sequence[Bin]
@@ -198,7 +206,7 @@ class _Run:
 
     def __init__(self, plan: _Plan, methods: Methods, state: RunState, output_dir: Path):
         self.settings = plan.settings
-        self.resize = plan.resize
+        self.resize: Resize = plan.resize
         self.source = plan.source
         self.bins = plan.bins
         self.sketches = plan.sketches
@@ -212,7 +220,7 @@ class _Run:
     def to_the_end(self) -> list[dict[str, Any]]:
         """Does the remaining work, and returns the table."""
         if self.features and not self.state.truth:
-            self.state.truth = self._truth()
+            self.state.truth = self._truth(self.features)
         total = sum(len(part.images) for part in self.bins)
         _log.info(
             "%d pairs of image and mask in %d bins; methods: %s", total, len(self.bins), ", ".join(self.methods.names)
@@ -232,12 +240,10 @@ class _Run:
         labels = [part.label for part in self.bins]
         if self._skipped:
             _log.warning("%d unreadable image(s) left out: %s", len(self._skipped), ", ".join(self._skipped))
-        if not self.features:
-            distances = {}
-        else:
-            distances = state.distances | {
-                (name, ALL): fid.distance(state.statistics_of(name, ALL), state.truth) for name in self.methods.names
-            }
+        distances = dict(state.distances)
+        if state.truth:
+            for name in self.methods.names:
+                distances[name, ALL] = fid.distance(state.statistics_of(name, ALL), state.truth)
         unknown = {"fid": None, "fid_note": self.fid_note}
         distances = {
             (name, label): distances.get((name, label), unknown)
@@ -288,11 +294,11 @@ class _Run:
             sketch = sketch_square(self.sketches, part.images.numbers[index], shape, size, corner)
         return cut_square(image, size, corner), sketch
 
-    def _truth(self) -> GaussianStatistics:
+    def _truth(self, features: fid.FeatureExtractor) -> GaussianStatistics:
         count = min(len(self.source), self.settings.limit or len(self.source))
         images = ChosenImages(self.source, tuple(range(count)))
         return fid.truth_statistics(
-            self.features,
+            features,
             images,
             size=self.settings.size,
             resize=self.resize,
@@ -347,7 +353,7 @@ class _Run:
     def _close_bin(self, part: Bin) -> None:
         """Computes the bin's FID, and drops its statistics."""
         state = self.state
-        if self.features:
+        if state.truth:
             for name in self.methods.names:
                 statistics = state.statistics_of(name, part.label)
                 if self.settings.pairing == "every_bin":
@@ -390,15 +396,15 @@ def _clash(names: Sequence[str]) -> bool:
     return len(plain) < len(names) or not plain.isdisjoint((*METHOD_NAMES, *output.RESERVED))
 
 
-def _complete(settings: Settings, data: Data, known: bool) -> Settings:
+def _complete(settings: Settings, data: Data, known: bool) -> _FullSettings:
     """Fills in what a config's `data` says, where there is one."""
-    settings = dataclasses.replace(
-        settings, data=settings.data or data.test, size=settings.size or (data.image_size if known else None)
-    )
-    if not settings.data:
+    photos = settings.data or data.test
+    size = settings.size or (data.image_size if known else None)
+    if not photos:
         raise UserError("No images to evaluate on; give --data=folder:PATH or --config.data.test=folder:PATH.")
-    if not settings.size:
+    if not size:
         raise UserError("No size to evaluate at; give --size=256, or a --config or --workdir that has one.")
+    settings = _FullSettings(**vars(settings) | {"data": photos, "size": size})
     if settings.limit is not None and settings.limit < 1:
         raise UserError(f"--limit must be at least 1, not {settings.limit}.")
     at_least = {"batch_size": 1, "size": 11, "workers": 0, "samples": 0, "seed": 0}  # 11: the window of SSIM
@@ -409,7 +415,7 @@ def _complete(settings: Settings, data: Data, known: bool) -> Settings:
 
 
 def _open_sketches(
-    settings: Settings, resize: Resize, inpainters: Mapping[str, Inpainter], source: ImageSource
+    settings: _FullSettings, resize: Resize, inpainters: Mapping[str, Inpainter], source: ImageSource
 ) -> SketchStore | None:
     """The sketches of the images, checked, or None."""
     if settings.sketches in (None, "none"):

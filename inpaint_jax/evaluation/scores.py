@@ -10,7 +10,7 @@ import numpy as np
 
 METRICS = ("mae", "mae_relative", "psnr", "ssim")
 ALL = "all"
-_COLUMNS = ("method", "bin", "image", "name", "mask_ratio", *METRICS)
+_COLUMNS: tuple[str, ...] = ("method", "bin", "image", "name", "mask_ratio", *METRICS)
 
 
 @dataclasses.dataclass

@@ -232,7 +232,7 @@ def _is_too_much(lines: np.ndarray, hole: np.ndarray) -> bool:
     # Eroded, thin lines vanish: one along a scratch, or in a tiny hole, may well cover all of it.
     square = np.ones((3, 3), np.uint8)
     inside, filled = (cv2.erode(area.astype(np.uint8), square).astype(bool) for area in (hole, lines))
-    return lines.mean() > 0.5 or (inside.any() and filled[inside].mean() > 0.5)
+    return bool(lines.mean() > 0.5 or (inside.any() and filled[inside].mean() > 0.5))
 
 
 def _of_size_of(photo: Photo, name: Path, sketch: Path, lines: np.ndarray, rules: HoleRules) -> np.ndarray:

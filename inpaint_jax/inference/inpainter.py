@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from inpaint_jax.config import Config
 from inpaint_jax.models import load_model
-from inpaint_jax.nets.generator import Generator
+from inpaint_jax.nets.generator import Generator, GeneratorOutputs
 from inpaint_jax.nets.mhtma import head_count
 from inpaint_jax.systems.mhtma import make_generator
 
@@ -339,8 +339,11 @@ def _run(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """uint8 and bool in; coarse and refined as uint8, and the temperatures, out."""
     images = images.astype(jnp.float32) / 255
-    outputs = generator.apply(
-        {"params": params}, images, holes, sketches, margin, without=without, temperatures=temperatures
+    outputs = cast(
+        GeneratorOutputs,
+        generator.apply(
+            {"params": params}, images, holes, sketches, margin, without=without, temperatures=temperatures
+        ),
     )
     return _to_bytes(outputs.coarse), _to_bytes(outputs.refined), outputs.temperatures
 
@@ -351,7 +354,8 @@ def _attend(
 ) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
     """uint8 and bool in; embedded features of every head, mask of the cells, and temperatures out."""
     images = images.astype(jnp.float32) / 255
-    outputs, seen = generator.apply({"params": params}, images, holes, sketches, mutable=["intermediates"])
+    both = generator.apply({"params": params}, images, holes, sketches, mutable=["intermediates"])
+    outputs, seen = cast(tuple[GeneratorOutputs, dict[str, Any]], both)
     seen = seen["intermediates"]["refinement"]["attention_branch"]["mhtma"]
     embedded = tuple(x.astype(jnp.float32) for x in seen["embedded"])
     return embedded, seen["mask"][0].astype(jnp.float32), outputs.temperatures

@@ -245,7 +245,7 @@ def _to_mode(pixels: np.ndarray, like: Photo, kind: str, notes: list[str]) -> Im
 def _metadata(like: Photo, mode: str, kind: str, notes: list[str]) -> dict[str, Any]:
     """What to write beside the pixels; `notes` gets what is left out."""
     options: dict[str, Any] = {}
-    if like.icc_profile and _profile_fits(like, mode):
+    if like.icc_profile and _profile_fits(like.icc_profile, like.mode, mode):
         options["icc_profile"] = like.icc_profile
     elif like.icc_profile:
         notes.append(f"the colour profile of the {like.mode} image does not fit {mode} and was left out")
@@ -277,11 +277,11 @@ def _encoding(like: Photo, mode: str, kind: str) -> dict[str, Any]:
     return {}
 
 
-def _profile_fits(photo: Photo, mode: str) -> bool:
-    """Whether a profile may stand beside pixels of a mode; what the file itself combined is left as it was."""
-    if mode.removesuffix("A") == photo.mode.partition(";")[0].removesuffix("A"):
+def _profile_fits(profile: bytes, given: str, mode: str) -> bool:
+    """Whether the profile of a photo may stand beside pixels of a mode; what the file combined is left as it was."""
+    if mode.removesuffix("A") == given.partition(";")[0].removesuffix("A"):
         return True
-    space = photo.icc_profile[16:20]  # the colour space, in the header of every profile
+    space = profile[16:20]  # the colour space, in the header of every profile
     return space == (b"GRAY" if mode in ("L", "LA", "I;16") else b"RGB ")
 
 
@@ -312,7 +312,7 @@ def _save_options(image: Image.Image) -> dict[str, Any]:
     if len(dpi) == 2 and all(1 <= value < 65535 for value in dpi):  # what every format can hold
         options["dpi"] = dpi
     # Tables above 255 are those of 12-bit JPEGs, which are written otherwise.
-    if image.format in ("JPEG", "MPO") and max(map(max, image.quantization.values())) <= 255:
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and max(map(max, image.quantization.values())) <= 255:
         sampling = JpegImagePlugin.get_sampling(image)
         options["qtables"] = image.quantization
         options["subsampling"] = sampling if sampling >= 0 else 0

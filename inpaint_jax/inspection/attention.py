@@ -119,7 +119,7 @@ def attended(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatu
     weights = _weights(
         inputs.embedded[head][None],
         inputs.mask[None],
-        np.float32([temperature]),
+        np.array([temperature], np.float32),
         np.array([[query]], np.int32),
         patch_size=inputs.patch_size,
     )[0, 0]
@@ -153,7 +153,7 @@ def sweep(inputs: HeadInputs, query: tuple[int, int], *, head: int, temperatures
     if not valid.any():
         raise ValueError("The hole leaves no whole patch of the photo known; give a smaller one.")
     queries = np.array([[query]], np.int32)
-    every = np.float32([*temperatures, learned])
+    every = np.array([*temperatures, learned], np.float32)
     refined = np.asarray(_patches(features, mask, every, queries, patch_size=inputs.patch_size))[:, 0, 0]
     warm = np.ones(1, np.float32)  # the order of the weights does not depend on it, and none rounds to 0
     weights = _weights(features, mask, warm, queries, patch_size=inputs.patch_size)
@@ -173,7 +173,7 @@ def refined_maps(inputs: HeadInputs, temperatures: np.ndarray) -> list[np.ndarra
         float32 [T, height, width, C'] for each head.
     """
     maps = [
-        _maps(head[None], inputs.mask[None], np.float32(temperatures), patch_size=inputs.patch_size)[:, 0]
+        _maps(head[None], inputs.mask[None], np.asarray(temperatures, np.float32), patch_size=inputs.patch_size)[:, 0]
         for head in inputs.embedded
     ]
     return [np.asarray(each)[:, : inputs.height, : inputs.width] for each in maps]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Samples:
 
     def __getitem__(self, rows: slice) -> "Samples":
         """Some of them."""
-        fields = {name: None if value is None else value[rows] for name, value in vars(self).items()}
+        fields: dict[str, Any] = {name: None if value is None else value[rows] for name, value in vars(self).items()}
         return Samples(**fields)
 
     def local_crops(self, images: np.ndarray) -> np.ndarray:
@@ -85,7 +86,7 @@ def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, see
     """
     config = read_config(workdir)
     fields = config.data
-    source = open_source(data or fields.validation)
+    source = _open(data or fields.validation)
     limit = None if data else fields.validation_limit
     store = None if data else _sketches(config, workdir, "validation", "validation_sketches", source, limit)
     batches = evaluation_batches(
@@ -119,7 +120,7 @@ def training_samples(workdir: str | Path, count: int = 8, *, data: str | None = 
     """
     config = read_config(workdir)
     fields = config.data
-    source = open_source(data or fields.train)
+    source = _open(data or fields.train)
     batches = training_batches(
         source,
         open_masks(fields.masks, fields.image_size),
@@ -201,9 +202,9 @@ def evaluation_sketches(workdir: str | Path) -> str:
     fields = config.data
     if not config.model.sketch or fields.test != fields.validation:
         return "none"
-    source, limit = open_source(fields.validation), fields.validation_limit
+    source, limit = _open(fields.validation), fields.validation_limit
     store = _sketches(config, workdir, "validation", "validation_sketches", source, limit)
-    return str(store.folder) if len(store) == len(source) else "none"
+    return str(store.folder) if store is not None and len(store) == len(source) else "none"
 
 
 def sketch_steps(
@@ -249,6 +250,12 @@ def sketch_steps(
         corner = crop_corner(photo.shape[:2], size)
         found.append({name: cut_square(step, size, corner) for name, step in steps.items()})
     return {name: np.stack([steps[name] for steps in found]) for name in found[0]}
+
+
+def _open(spec: str | None) -> ImageSource:
+    """The photos that the config of a run names."""
+    assert spec is not None  # no run starts without
+    return open_source(spec)
 
 
 def _sketches(

@@ -29,8 +29,8 @@ def temperatures_by_ratio(
         ratios [N], and temperatures float32 [N, K].
     """
     rng = np.random.default_rng(seed)
-    size = samples.images.shape[1:3]
-    masks = [free_form_mask_of_ratio(rng, *size, *limits) for limits in bins for _ in samples.images]
+    height, width = samples.images.shape[1:3]
+    masks = [free_form_mask_of_ratio(rng, height, width, *limits) for limits in bins for _ in samples.images]
     sketches = samples.sketches
     every = dataclasses.replace(
         samples,

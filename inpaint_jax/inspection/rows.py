@@ -8,7 +8,9 @@ queries: they hold the patches of the map and the rows of these queries, never t
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.attention import check_inputs, keep_from_zero, masked_patch_attention, valid_keys
 from inpaint_jax.nets.patches import inverse_norm, pad, reach, unroll
 
@@ -101,7 +103,7 @@ def refined_patches(
     return jax.lax.map(at, jnp.asarray(temperatures, jnp.float32))
 
 
-def known_patches(features: jax.Array, mask: jax.Array, *, patch_size: int = 3) -> tuple[jax.Array, jax.Array]:
+def known_patches(features: AnyArray, mask: AnyArray, *, patch_size: int = 3) -> tuple[jax.Array, jax.Array]:
     """All key patches and which of them are valid: the background points of Fig. 1c.
 
     Args:
@@ -166,8 +168,8 @@ def _check_queries(features: jax.Array, queries: jax.Array) -> None:
     batch, height, width, _ = features.shape
     if queries.ndim != 3 or queries.shape[0] != batch or queries.shape[2] != 2:
         raise ValueError(f"queries must be [batch, number, 2] with batch {batch}, not of shape {queries.shape}.")
-    if isinstance(queries, jax.core.Tracer):
+    if isinstance(queries, Tracer):
         return
-    queries = np.asarray(queries)
-    if (queries < 0).any() or (queries >= [height, width]).any():
-        raise ValueError(f"queries must be pixels of a map of {height} x {width}, not {queries.tolist()}.")
+    pixels = np.asarray(queries)
+    if (pixels < 0).any() or (pixels >= [height, width]).any():
+        raise ValueError(f"queries must be pixels of a map of {height} x {width}, not {pixels.tolist()}.")

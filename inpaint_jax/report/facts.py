@@ -102,8 +102,8 @@ class Run:
         validated = self.validations[-1] if self.validations else None
         if validated and limit and validated["step"] >= limit:
             return f"Finished: the limit of {limit:,} steps is reached."
-        if validated:
-            stale_epochs, stale_steps = (validated[unit] - self.best[unit] for unit in ("epoch", "step"))
+        if validated and (best := self.best):
+            stale_epochs, stale_steps = (validated[unit] - best[unit] for unit in ("epoch", "step"))
             # Epochs are rounded in the log.
             patient = stale_epochs < schedule.get("patience_epochs", math.inf) - 1e-3
             if not patient or stale_steps >= (schedule.get("patience_steps") or math.inf):

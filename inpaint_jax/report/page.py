@@ -169,15 +169,15 @@ def _validation_table(run: Run) -> str:
     columns = {field: about for field, about in _VALIDATION_COLUMNS.items() if any(field in row for row in rows)}
     if not columns:
         return ""
-    best = rows.index(run.best)
-    chosen = thin_out(len(rows), _VALIDATIONS, always=[best])
+    best = [] if run.best is None else [rows.index(run.best)]
+    chosen = thin_out(len(rows), _VALIDATIONS, always=best)
     lines = []
     for position in chosen:
         row = rows[position]
         cells = {field: _number(row.get(field), form) for field, (_, form) in columns.items()}
-        if position == best:
+        if position in best:
             cells["validation/loss"] = f"<strong>{cells['validation/loss']}</strong>"
-        step = f"{row['step']:,}" + (" (best)" if position == best else "")
+        step = f"{row['step']:,}" + (" (best)" if position in best else "")
         lines.append(_table_row(step, [f"{row['epoch']:.1f}", *cells.values()]))
     head = _table_head("step", ["epoch", *(heading for heading, _ in columns.values())])
     return _table("Validation over training", head, lines) + _left_out(len(chosen), len(rows), "validations")

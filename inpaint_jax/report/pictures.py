@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -52,6 +53,7 @@ def panels(figure: Figure) -> list[Picture]:
     """
     every = figure.axes
     grid = every[0].get_gridspec()
+    assert grid is not None  # none were placed by hand
     figure.set_size_inches(_PANEL_INCHES[0] * grid.ncols, _PANEL_INCHES[1] * grid.nrows)
     figure.draw_without_rendering()  # lays it out
     figure.set_layout_engine("none")
@@ -61,11 +63,13 @@ def panels(figure: Figure) -> list[Picture]:
 def _panel(figure: Figure, axes: Axes) -> Picture:
     for other in figure.axes:
         other.set_visible(other is axes)
-    if axes.get_legend():
-        axes.get_legend().remove()
+    if legend := axes.get_legend():
+        legend.remove()
     # The legend goes below the axes, where it covers no line.
-    bottom = axes.get_tightbbox().transformed(axes.transAxes.inverted()).y0
-    columns = 2 if max(len(line.get_label()) for line in axes.lines) < 24 else 1
+    box = axes.get_tightbbox()
+    assert box is not None  # the axes are visible
+    bottom = box.transformed(axes.transAxes.inverted()).y0
+    columns = 2 if max(len(str(line.get_label())) for line in axes.lines) < 24 else 1
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, bottom), ncols=columns, frameon=False)
     file = io.StringIO()
     # With a salt, the names inside are the same every time.
@@ -76,14 +80,15 @@ def _panel(figure: Figure, axes: Axes) -> Picture:
     for colour, name in (("#ffffff", "paper"), ("#000000", "ink"), ("#b0b0b0", "grid")):
         svg = svg.replace(colour, f"var(--{name})")
     svg = svg.replace("<defs>", f"<defs><style>{_SVG_COLOURS}</style>", 1)
-    width, height = (round(float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) * 96 / 72) for side in ("width", "height"))
+    sides = (re.findall(rf'{side}="([\d.]+)pt"', svg)[0] for side in ("width", "height"))
+    width, height = (round(float(side) * 96 / 72) for side in sides)
     return Picture(_uri("image/svg+xml", svg.encode()), ". ".join(_in_words(axes)), width, height)
 
 
 def _in_words(axes: Axes) -> Iterator[str]:
     yield f"{axes.get_title()}, against {axes.get_xlabel()}"
     for line in axes.lines:
-        values = [value for value in line.get_ydata() if value is not None]
+        values = [value for value in np.ravel(line.get_ydata()) if value is not None]
         yield f"{line.get_label()}: from {values[0]:.3g} to {values[-1]:.3g}"
 
 
@@ -100,6 +105,7 @@ def photo_sheet(path: Path, alt: str) -> Picture | None:
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
+            assert image.format is not None  # it comes from a file
             kind = Image.MIME[image.format]
             sheet = image.convert("RGB")
     except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged PNGs

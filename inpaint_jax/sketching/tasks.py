@@ -29,7 +29,7 @@ class ResizedPhotos:
 
 
 # Of a worker process: the list of a large data set's names is long, and each worker gets it once, not with every photo.
-_photos: ResizedPhotos | None = None
+_photos: ResizedPhotos
 
 
 def start_worker(photos: ResizedPhotos) -> None:

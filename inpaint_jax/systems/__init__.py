@@ -26,11 +26,11 @@ class System(Protocol):
         """The state before the first step; a function of `key` alone."""
         ...
 
-    def train_step(self, state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(self, state: TrainState, batch: Batch, frozen: Any, /) -> tuple[TrainState, dict[str, jax.Array]]:
         """One update of all networks, and scalars to log."""
         ...
 
-    def validation_step(self, params: Any, batch: Batch, frozen: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
+    def validation_step(self, params: Any, batch: Batch, frozen: Any, /) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Scores of the published parameters: name -> (sum, count) over the batch. "loss" and "hole_l1" are among them,
         of which config.train.select_by chooses."""
         ...

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from inpaint_jax.features import vgg
 from inpaint_jax.features.weights import tree_faults
 from inpaint_jax.losses import LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
-from inpaint_jax.nets.generator import Generator
+from inpaint_jax.nets.generator import Generator, GeneratorOutputs
 from inpaint_jax.systems import steps
 from inpaint_jax.systems.state import TrainState, create_state
 
@@ -51,9 +51,9 @@ class MHTMASystem:
             dtype=dtype,
             spectral_norm=loss.adversarial == "hinge",
         )
-        self._optimizers = tuple(
-            make_optimizer(config, peak)
-            for peak in (config.optimizer.generator_learning_rate, config.optimizer.discriminator_learning_rate)
+        self._optimizers = (
+            make_optimizer(config, config.optimizer.generator_learning_rate),
+            make_optimizer(config, config.optimizer.discriminator_learning_rate),
         )
         self.train_step = steps.make_train_step(
             self.generator,
@@ -85,7 +85,7 @@ class MHTMASystem:
         self, params: Any, image: jax.Array, mask: jax.Array, sketch: jax.Array | None
     ) -> dict[str, jax.Array]:
         """The coarse image, and the completed one."""
-        outputs = self.generator.apply({"params": params}, image, mask, sketch)
+        outputs = cast(GeneratorOutputs, self.generator.apply({"params": params}, image, mask, sketch))
         return {"coarse": outputs.coarse, "completed": outputs.completed}
 
 
@@ -107,6 +107,7 @@ def learning_rate(config: Config, peak: float) -> optax.ScalarOrSchedule:
     """The learning rate by the number of updates: `peak` after the warm-up; "cosine" ends at config.train.max_steps."""
     warmup = config.optimizer.warmup_steps
     if config.optimizer.schedule == "cosine":
+        assert config.train.max_steps is not None  # `Config.read` demands it
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, config.train.max_steps)
     return optax.linear_schedule(0.0, peak, warmup) if warmup else peak
 

@@ -1,7 +1,7 @@
 """One training step (discriminator and generator) and one validation step, as functions to be jitted."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -69,7 +69,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, vgg_params: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         target = _to_float(batch["image"])
 
-        def criticise(params, stats, image, *, update_stats):
+        def criticise(params, stats, image, *, update_stats) -> Any:
             variables = {"params": params, "batch_stats": stats}
             crop = local_crops(image, jnp.repeat(batch["crop"], len(image) // len(target), axis=0), crop_size)
             return discriminator.apply(
@@ -77,7 +77,7 @@ def make_train_step(
             )
 
         outputs, pull_back = jax.vjp(
-            lambda params: generator.apply({"params": params}, target, batch["mask"], batch.get("sketch")),
+            lambda params: _generate(generator, params, target, batch),
             state.generator,
         )
         completed = jax.lax.stop_gradient(outputs.completed)
@@ -156,7 +156,7 @@ def make_validation_step(
 
     def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
         target = _to_float(batch["image"])
-        outputs = generator.apply({"params": params}, target, batch["mask"], batch.get("sketch"))
+        outputs = _generate(generator, params, target, batch)
         terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
         per_image = {f"loss/{name}": value for name, value in terms.items()}
         per_image["loss"] = losses.generator_objective(terms, weights)
@@ -201,6 +201,11 @@ def _reconstruction_terms(
             vgg.relu1_2(vgg_params, outputs.coarse), vgg.relu1_2(vgg_params, target)
         )
     return terms
+
+
+def _generate(generator: nn.Module, params: Any, image: jax.Array, batch: Batch) -> GeneratorOutputs:
+    outputs = generator.apply({"params": params}, image, batch["mask"], batch.get("sketch"))
+    return cast(GeneratorOutputs, outputs)
 
 
 def _on_lines(start: jax.Array, end: jax.Array, seed: int, step: jax.Array) -> jax.Array:

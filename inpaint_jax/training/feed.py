@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from inpaint_jax import devices
-from inpaint_jax.config import Config
+from inpaint_jax.config import Config, Data
 from inpaint_jax.data import pipeline
 from inpaint_jax.data.masks import MaskSource, open_masks
 from inpaint_jax.data.sketches import UnusableSketches
@@ -62,12 +62,8 @@ class Feed:
             UserError: they are nowhere, or none of the photos can be read.
         """
         data = config.data
-        for name in ("train", "validation"):
-            if not getattr(data, name):
-                raise UserError(f"config.data.{name} must be given, for example as folder:PATH.")
-        feed = cls(
-            config, open_source(data.train), open_source(data.validation), open_masks(data.masks, data.image_size)
-        )
+        train, validation = (_given(data, name) for name in ("train", "validation"))
+        feed = cls(config, open_source(train), open_source(validation), open_masks(data.masks, data.image_size))
         pipeline.check_readable(feed.train)
         pipeline.check_readable(feed.validation, feed.validation_count)
         return feed
@@ -136,11 +132,11 @@ class Feed:
         _ = dataclasses.replace(self).samples
         rule = {"size": data.image_size, "resize": data.resize}
         photos = [
-            SketchedPhotos("train", "sketches", data.train, self.train, **rule),
+            SketchedPhotos("train", "sketches", _given(data, "train"), self.train, **rule),
             SketchedPhotos(
                 "validation",
                 "validation_sketches",
-                data.validation,
+                _given(data, "validation"),
                 self.validation,
                 limit=data.validation_limit,
                 **rule,
@@ -207,3 +203,9 @@ class Feed:
             process_index=process_index,
             process_count=process_count,
         )
+
+
+def _given(data: Data, name: str) -> str:
+    if spec := getattr(data, name):
+        return spec
+    raise UserError(f"config.data.{name} must be given, for example as folder:PATH.")

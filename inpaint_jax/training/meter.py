@@ -57,7 +57,7 @@ class Meter:
         self._since = None
 
     def _read(self) -> None:
-        if self._pending is None:
+        if self._pending is None or self._since is None:  # either both or none
             return
         step, metrics = self._pending
         self._pending = None

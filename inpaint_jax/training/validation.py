@@ -67,5 +67,5 @@ def sample_sheet(
     image = samples["image"].astype(np.float32) / 255
     mask, sketch = samples["mask"], samples.get("sketch")
     shown = jax.device_get(complete(params, *devices.put_everywhere((image, mask, sketch), mesh)))
-    first = {"input": network_input(image, mask, np.float32(HOLE_COLOUR), sketch)}
+    first = {"input": network_input(image, mask, np.array(HOLE_COLOUR, np.float32), sketch)}
     return image_sheet(first | shown | {"truth": image})
