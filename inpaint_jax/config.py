@@ -156,8 +156,8 @@ class Loss:
 class Optimizer:
     """Adam for both networks."""
 
-    generator_learning_rate: float = _field(1e-4, "peak", at_least=0, at_most=1)
-    discriminator_learning_rate: float = _field(1e-4, "peak", at_least=0, at_most=1)
+    generator_learning_rate: float = _field(1e-4, "peak", at_least=0)
+    discriminator_learning_rate: float = _field(1e-4, "peak", at_least=0)
     beta1: float = _field(0.5, "of Adam", at_least=0, below=1)
     beta2: float = _field(0.9, "of Adam", at_least=0, below=1)
     schedule: Literal["constant", "cosine"] = _field("constant", "of both rates; cosine falls to 0 at train.max_steps")

@@ -269,7 +269,7 @@ def test_what_the_best_is_chosen_by_stays(finished, make_config):
 
 
 def test_workdir_of_another_config_is_refused(finished, make_config):
-    with pytest.raises(ValueError, match=r"another config \(model.width: 4 there, 8 now; seed: 0 there, 1 now\)"):
+    with pytest.raises(ValueError, match=r"another config \(seed: 0 there, 1 now; model.width: 4 there, 8 now\)"):
         loop.train(make_config(model__width=8, seed=1), finished)
     assert json.loads((finished / "config.json").read_text())["model"]["width"] == 4
 
