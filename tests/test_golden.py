@@ -12,9 +12,24 @@ from configs import quickstart
 from inpaint_jax.training import loop
 from inpaint_jax.writers import read_metrics
 
-# float32 on a CPU. What another CPU or another level of XLA's optimisations changes is within the tolerance.
-TOLERANCE = 1e-3
-EXPECTED = {}
+# float32 on a CPU: what the step itself measures, within what another CPU or level of XLA's optimisations changes.
+EXPECTED = {
+    "loss/generator": 2.20029,
+    "loss/coarse": 1.00008,
+    "loss/refined": 1.00019,
+    "loss/adversarial": -0.000412131,
+    "loss/discriminator": 1.99996,
+    "gradient_norm/generator": 1.55242,
+    "gradient_norm/discriminator": 0.227134,
+    "temperature/head_0": 0.693147,
+    "temperature/head_1": 0.693147,
+}
+# What validation says after it. Adam's first update is a sign, and rounding decides that of the smallest gradients.
+EXPECTED_AFTERWARDS = {
+    "validation/hole_l1": 0.0567599,
+    "validation/loss": 1.91006,
+    "validation/hole_psnr_fill": 28.6001,
+}
 
 
 def test_the_first_step_gives_the_numbers_that_it_always_gave(tmp_path):
@@ -33,10 +48,12 @@ def test_the_first_step_gives_the_numbers_that_it_always_gave(tmp_path):
     loop.train(config, tmp_path / "run")
 
     values = {name: value for row in read_metrics(tmp_path / "run") if row["step"] == 1 for name, value in row.items()}
-    got = {name: values.get(name) for name in EXPECTED}
-    assert got == pytest.approx(EXPECTED, rel=TOLERANCE, abs=1e-5), (
+    got = {name: values.get(name) for name in (*EXPECTED, *EXPECTED_AFTERWARDS)}
+    expected = {name: pytest.approx(value, rel=1e-3) for name, value in EXPECTED.items()}
+    expected |= {name: pytest.approx(value, rel=2e-2) for name, value in EXPECTED_AFTERWARDS.items()}
+    assert got == expected, (
         "The first training step gives other numbers than before. If you did not mean to change the training, find out "
         "what did: config, data, masks, initial parameters, networks, losses or optimizer. If you did, or if a new "
-        "version of jax draws other random numbers, say so in CHANGELOG.md and write these into EXPECTED:\n"
+        "version of jax draws other random numbers, say so in CHANGELOG.md and write these down above:\n"
         + json.dumps(got, indent=4)
     )
