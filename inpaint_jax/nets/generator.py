@@ -354,7 +354,7 @@ class Decoder(nn.Module):
         x = UpsampledGatedConv(w, dtype=self.dtype, name="up_1")(x)
         x = jnp.concatenate([x, skips[1]], axis=-1) if skips else x
         x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
-        init = nn.initializers.variance_scaling(1e-6 if self.small else 1.0, "fan_in", "truncated_normal")
+        init = nn.initializers.variance_scaling(1e-4 if self.small else 1.0, "fan_in", "truncated_normal")
         return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
 
 
