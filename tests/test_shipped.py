@@ -1,0 +1,52 @@
+"""The models that come with the package: small, free of paths, by name, and better than the fill that they start from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from inpaint_jax import models
+from inpaint_jax.cli import main
+from inpaint_jax.data.masks import free_form_mask_of_ratio
+from inpaint_jax.data.sources import open_source
+from inpaint_jax.errors import MissingFile
+from inpaint_jax.inference import Inpainter
+from inpaint_jax.nets.fill import tension_spline
+
+LARGEST = 10 * 2**20  # bytes
+
+
+def test_files():
+    shipped = models.shipped_models()
+    assert "scenes" in shipped
+    for path in shipped.values():
+        assert path.stat().st_size < LARGEST
+        assert "research" in models.read_terms(path)
+        _, config, _ = models.read_model(path)
+        assert not [word for word in json.dumps(config).split('"') if word.startswith("/") or "folder:/" in word]
+
+
+def test_a_name_is_a_string_and_no_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert models.load_model("scenes")[0].name == "scenes"
+    with pytest.raises(MissingFile, match="scenes does not exist"):
+        models.load_model("./scenes")
+
+
+def test_the_command_lists_them(capsys):
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.startswith("scenes: ")
+
+
+@pytest.mark.parametrize("ratio", [(0.1, 0.2), (0.3, 0.4)])
+def test_it_is_better_than_its_fill(ratio):
+    """On photos of scikit-image, which were not trained on."""
+    inpainter, rng, source = Inpainter.load("scenes"), np.random.default_rng(0), open_source("skimage:validation")
+    images = np.stack([np.asarray(source[number])[:128, :128] for number in range(0, len(source), 4)])
+    masks = np.stack([free_form_mask_of_ratio(rng, 128, 128, *ratio) for _ in images])
+    fills = np.asarray(tension_spline(images.astype(np.float32) / 255, masks)) * 255
+
+    def error(made):
+        return np.abs(made.astype(float) - images)[masks].mean()
+
+    assert error(inpainter(images, masks)) < error(fills)
