@@ -1,4 +1,4 @@
-"""The models that come with the package: small, free of paths, found by name, and better than the fill they start from."""
+"""The models that come with the package: small, free of paths, found by name, better than the fill they start from."""
 
 import json
 
