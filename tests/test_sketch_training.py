@@ -188,9 +188,9 @@ def test_what_does_not_fit_is_found_before_anything_is_written(guided_workdir, m
         ({"data__sketches": str(tmp_path)}, "There are no sketches in"),
         ({"data__sketches": str(unfinished)}, "is unfinished"),
         ({"data__pidinet_weights": "nowhere.pth"}, "nowhere.pth"),
-        ({"data__sketch_dropout": 1.5}, "config.data.sketch_dropout must be a share from 0 to 1, not 1.5"),
-        ({"model__sketch": False, "data__sketches": train}, "config.data.sketches must be left out, unless"),
-        ({"model__sketch": False, "data__validation_sketches": train}, "config.data.validation_sketches must be left"),
+        ({"data__sketch_dropout": 1.5}, "config.data.sketch_dropout must be at least 0 and at most 1, not 1.5"),
+        ({"model__sketch": False, "data__sketches": train}, "config.data.sketches is for models that are guided"),
+        ({"model__sketch": False, "data__validation_sketches": train}, "config.data.validation_sketches is for models"),
     ):
         config = make_config(**{"model__sketch": True} | fields)
         with pytest.raises(ValueError, match=message):
