@@ -21,7 +21,6 @@ from inpaint_jax.data.sketches import UnusableSketches
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.sketching import tasks
-from inpaint_jax.sketching.plan import fingerprint
 from inpaint_jax.sketching.store import SketchStore
 from inpaint_jax.training import loop
 from inpaint_jax.visualize import network_input
@@ -235,12 +234,6 @@ def test_a_run_goes_on_with_sketches_of_the_same_settings_alone(going_on, guided
     assert caplog.text.count("2 of 10 photos could not be read when the sketches in") == 1
     assert "goes on, but not exactly as if it had never stopped (train_sketches.digest: " in caplog.text
     assert "validation_sketches.digest" not in caplog.text
-
-
-def test_checkpoints_that_say_nothing_of_sketches_are_no_sign_of_others(guided_workdir, tmp_path, caplog):
-    stores = {role: SketchStore.open(guided_workdir / "sketches" / role) for role in ("train", "validation")}
-    loop._compare({"devices": 1}, {"devices": 1} | fingerprint(stores), tmp_path)
-    assert not caplog.records
 
 
 def test_training_and_validation_sketches_are_made_alike(guided_workdir, make_config, shared, tmp_path):
