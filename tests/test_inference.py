@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY, several_devices
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inpaint_jax import inference
+from inpaint_jax.inference import inpainter as inference
 from inpaint_jax.checkpoints import load_generator
 from inpaint_jax.errors import UserError
 from inpaint_jax.inference.inpainter import Inpainter, as_bool, padded_side
@@ -287,7 +287,7 @@ SEVERAL_DEVICES = """
 import sys
 import jax
 import numpy as np
-from inpaint_jax import inference
+from inpaint_jax.inference import inpainter as inference
 from inpaint_jax.inference.inpainter import Inpainter
 
 assert jax.local_device_count() == 3
