@@ -11,9 +11,9 @@ import pytest
 from conftest import REPOSITORY, several_devices
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inpaint_jax.inference import inpainter as inference
 from inpaint_jax.checkpoints import load_generator
 from inpaint_jax.errors import UserError
+from inpaint_jax.inference import inpainter as inference
 from inpaint_jax.inference.inpainter import Inpainter, as_bool, padded_side
 from inpaint_jax.models import export
 from inpaint_jax.nets.attention import masked_patch_attention
