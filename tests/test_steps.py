@@ -47,7 +47,7 @@ def test_step_equals_two_plain_gradient_steps(parts):
     step = jax.jit(make_train_step(*networks, weights, crop_size=CROP, ema_decay=0.15))
     new, logged = step(state, batch, None)
 
-    target = batch["image"].astype(np.float32) / 255
+    target = jnp.asarray(batch["image"], jnp.float32) / 255
     crop = lambda image: local_crops(image, batch["crop"], CROP)  # noqa: E731
     variables = {"params": state.discriminator, "batch_stats": state.spectral}
 
@@ -111,7 +111,7 @@ def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
     step = jax.jit(make_train_step(*networks, weights, crop_size=CROP, **wgan))
     new, first = step(state, batch, None)
 
-    target = batch["image"].astype(np.float32) / 255
+    target = jnp.asarray(batch["image"], jnp.float32) / 255
     share = jax.random.uniform(jax.random.fold_in(jax.random.key(0), state.step), (3, 1, 1, 1))
 
     def critic(params, image, corner):
@@ -271,7 +271,7 @@ def test_without_an_adversarial_weight_there_is_no_critic(parts):
     for name in ("discriminator", "spectral", "discriminator_optimizer"):
         jax.tree.map(np.testing.assert_array_equal, getattr(new, name), getattr(state, name))
     assert not [name for name in logged if "discriminator" in name or "logit" in name or "adversarial" in name]
-    target = batch["image"].astype(np.float32) / 255
+    target = jnp.asarray(batch["image"], jnp.float32) / 255
 
     @jax.jit
     @jax.value_and_grad
