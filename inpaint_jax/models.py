@@ -81,7 +81,7 @@ def write_model(
     step: int,
     *,
     terms: str = "",
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> None:
     """Writes the file, in one piece or not at all.
 
@@ -91,7 +91,7 @@ def write_model(
         config: nested dict, as JSON can hold.
         step: of the run, that the parameters are of.
         terms: of use, a sentence that is shown to whoever loads the model.
-        dtype: of the parameters in the file; "float16" halves it.
+        dtype: of the parameters in the file, their own by default; "float16" halves it, and is read as float32.
     """
     path = Path(path)
     # Contiguous and in row-major order: safetensors writes the memory of an array as it lies.
@@ -114,7 +114,7 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
         path: of the file.
 
     Returns:
-        parameters (nested dict of float32 arrays), config and step.
+        parameters (nested dict of numpy arrays), config and step.
 
     Raises:
         MissingFile: there is no such file.
@@ -127,7 +127,7 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: np.float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
+            tensors = {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path} is no exported model ({error}); give the workdir of a run, or a file that "
@@ -156,7 +156,7 @@ def read_terms(path: str | Path) -> str:
 
 
 def export(
-    workdir: str | Path, output: str | Path, step: int | None = None, *, terms: str = "", dtype: str = "float32"
+    workdir: str | Path, output: str | Path, step: int | None = None, *, terms: str = "", dtype: str | None = None
 ) -> int:
     """Writes the generator of a run into one file.
 
@@ -174,8 +174,14 @@ def export(
         UserError: there is no such run or checkpoint, or it is damaged.
         OSError: the file cannot be written.
     """
-    config, params, step = load_model(Path(workdir), step)
+    config = read_config(workdir)
+    params, step = checkpoints.load_generator(workdir, step)
+    check_params(config, params, workdir)
     write_model(output, params, config.to_dict(), step, terms=terms, dtype=dtype)
     size = Path(output).stat().st_size / 2**20
     logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)
     return step
+
+
+def _widened(tensor: np.ndarray) -> np.ndarray:
+    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor

@@ -48,7 +48,7 @@ def directly(inpainter, image, mask):
 def test_load_reads_config_and_the_best_checkpoint(inpainter, tiny_workdir, make_config):
     params, step = load_generator(tiny_workdir)
     jax.tree.map(np.testing.assert_array_equal, inpainter.params, params)
-    assert inpainter.config == make_config(train__max_steps=2, train__samples=0).to_dict()
+    assert inpainter.config.to_dict() == make_config(train__max_steps=2, train__samples=0).to_dict()
     assert (inpainter.step, inpainter.name, inpainter.image_size, inpainter.guided) == (step, "tiny", 32, False)
     assert inpainter.generator.width == 4
     assert Inpainter.load(tiny_workdir, step=2).step == 2

@@ -297,7 +297,7 @@ def exported(finished, folder):
         (lambda finished, folder: folder, "holds no config.json; give the workdir of a training run."),
         (exported, "is a file, and an exported model has no history; give the workdir of its training run."),
         (damaged("config.json", b"{"), "put back the config of the run."),
-        (damaged("config.json", b"[]"), "holds no config; give the workdir of a training run."),
+        (damaged("config.json", b"[]"), "config.json holds no config: it is damaged, or of something else."),
         (damaged("metrics.jsonl", b'{"step": 0, "epoch": 0}\n{}}\n'), "is damaged in line 2; remove that line."),
         (damaged("metrics.jsonl", b'{"loss": 1}\n'), "is damaged in line 1; remove that line."),
         (damaged("environment.jsonl", b"\xff\n"), "is damaged in line 1; remove that line."),
