@@ -27,7 +27,7 @@ def apply(config: ConfigDict) -> None:
     config.loss.adversarial_weight = 0.0
     config.optimizer.generator_learning_rate = 1e-3
     config.optimizer.beta2 = 0.99
-    config.optimizer.clip_norm = 0.3  # three times the usual norm; without it temperatures run away
+    config.optimizer.clip_norm = 0.3  # about three times the usual norm
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.ema_decay = 0.99

@@ -1,4 +1,4 @@
-"""Filling holes with a trained model: arrays, users' files, and the files that models are handed on in."""
+"""Filling holes with a trained model: arrays, and users' files."""
 
 from inpaint_jax.inference.inpainter import Inpainter
 
