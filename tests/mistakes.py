@@ -112,6 +112,7 @@ ROWS = {
         ("--config.data.image_size=8", "data.image_size"),
         ("--config.data.zoom=9", "data.zoom"),
         ("--config.data.resize=crop", "data.resize"),
+        ("--init_from=nowhere", "nowhere does not exist; give the workdir"),
         ("--config.data.sketches={empty}", "data.sketches"),
         ("--config.dtype=float8", "dtype"),
         ("--config.seed=-1", "seed"),

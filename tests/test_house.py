@@ -81,7 +81,7 @@ RULES = [
     Rule("only writers knows clu's writers and TensorFlow", "*", "clu.metric_writers tensorflow", except_in="writers"),
     Rule("only checkpoints knows orbax", "*", "orbax flax.training.checkpoints", except_in="checkpoints"),
     Rule(
-        "a ConfigDict stops at the entry of training.loop and evaluation",
+        "a ConfigDict stops at the entry of training.loop",
         "*",
         "ml_collections",
         except_in="cli configs config training.loop evaluation",

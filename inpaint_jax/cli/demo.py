@@ -7,6 +7,7 @@ can open the page unless --host says otherwise; photos are neither stored nor se
 
 from absl import flags
 
+from inpaint_jax.cli import checkpoint
 from inpaint_jax.errors import UserError
 
 REQUIRED = ()
@@ -14,13 +15,7 @@ REQUIRED = ()
 
 def define(values: flags.FlagValues) -> None:
     """The flags."""
-    flags.DEFINE_string(
-        "checkpoint",
-        "scenes",
-        "The workdir of a training run, an exported file, or the name of a model that comes along.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.", flag_values=values)
+    checkpoint.define(values)
     flags.DEFINE_string(
         "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets the whole network in.", flag_values=values
     )

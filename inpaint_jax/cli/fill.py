@@ -9,18 +9,14 @@ wide at best, as in its training; only those in the hole count.
 
 from absl import flags
 
+from inpaint_jax.cli import checkpoint
+
 REQUIRED = ("image", "output")
 
 
 def define(values: flags.FlagValues) -> None:
     """The flags."""
-    flags.DEFINE_string(
-        "checkpoint",
-        "scenes",
-        "The workdir of a training run, an exported file, or the name of a model that comes along.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.", flag_values=values)
+    checkpoint.define(values)
     flags.DEFINE_string("image", None, "A photo, or a folder of photos.", flag_values=values)
     flags.DEFINE_string(
         "mask", None, "White = missing; a file, or a folder. Without it, transparent = missing.", flag_values=values

@@ -1,1 +1,1 @@
-"""Sketches of a whole data set, made ahead of the training: `python -m inpaint_jax.sketching`."""
+"""Sketches of a whole data set, made ahead of the training: `inpaint-jax sketch`."""
