@@ -311,7 +311,8 @@ def test_hole_by_touch(chromium_page, unguided, tmp_path):
         at = {"x": box["x"] + x * box["width"] / 200, "y": box["y"] + y * box["width"] / 200}
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
     finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    page.locator("#fill").tap()
+    page.wait_for_selector("#undo:enabled")  # the stroke is there
+    page.click("#fill")  # on a busy machine a tap can last so long that it is none
     page.wait_for_selector("#result:visible")
     changed = (shown_result(page) != upright).any(axis=-1)
     away, radius = distance_to(points, *changed.shape), 48 * 300 / 1024 / 2

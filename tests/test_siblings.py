@@ -58,7 +58,7 @@ def test_atma_joins_its_heads_by_one_layer(features):
     refined, temperatures = module.apply(params, *features)
     one = contextual_attention(*features, temperatures[:, 0])
     layer = params["params"]["fusion"]
-    expected = jnp.concatenate([one, one], -1) @ layer["kernel"] + layer["bias"]
+    expected = jnp.concatenate([one, one], -1) @ layer["kernel"] + layer["bias"].reshape(1, 1, 1, -1)
     np.testing.assert_allclose(refined, expected, atol=1e-5)
 
 

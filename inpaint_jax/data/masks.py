@@ -26,6 +26,9 @@ _RATIO_ATTEMPTS = 200
 
 Missing = Literal["white", "black"]
 
+BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
+"""The paper's bins of mask ratios, as (low, high]."""
+
 
 class UnreadableMask(UserError):
     """A mask file that cannot be decoded. Other than a photo, it cannot be passed over; see FolderMasks."""

@@ -250,6 +250,11 @@ def training_batches(
     return Batches(_prefetch(dataset, workers), source, skipped)
 
 
+def validation_seed(seed: int) -> int:
+    """The seed of a run's validation: its masks must not be those of training, whatever the run's seed is."""
+    return seed + 1_000_003
+
+
 def evaluation_batches(
     source: ImageSource,
     masks: NumberedMasks,

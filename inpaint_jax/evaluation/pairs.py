@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from inpaint_jax.data.masks import (
+    BINS,
     FolderMasks,
     FreeFormMasks,
     Mask,
@@ -20,9 +21,6 @@ from inpaint_jax.data.masks import (
 from inpaint_jax.data.sketches import Sketches
 from inpaint_jax.data.sources import ImageSource
 from inpaint_jax.errors import UserError
-
-BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
-"""The paper's bins of mask ratios, as (low, high]."""
 
 _log = logging.getLogger("inpaint_jax")
 

@@ -232,7 +232,7 @@ def _depthwise(x: jax.Array, taps: jax.Array, offsets: tuple[tuple[int, int], ..
 
 def _dense(layer: Params, x: jax.Array) -> jax.Array:
     """A 1 x 1 convolution."""
-    return _product(x, layer["kernel"]) + layer["bias"]
+    return _product(x, layer["kernel"]) + jnp.reshape(layer["bias"], (1, 1, 1, -1))
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -93,12 +93,12 @@ def relu1_2(params: Params, images: jax.Array) -> jax.Array:
         raise ValueError(f"Give images as [B, H, W, 3], not {images.shape}.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"Give images as floats in [0, 1], not {images.dtype}.")
-    x = 255.0 * images.astype(jnp.float32) - jnp.asarray(MEAN_RGB, jnp.float32)
+    x = 255.0 * images.astype(jnp.float32) - jnp.asarray([[[MEAN_RGB]]], jnp.float32)
     for layer in ("conv1_1", "conv1_2"):
         x = jax.lax.conv_general_dilated(
             x, jnp.asarray(params[layer]["kernel"]), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        x = jax.nn.relu(x + params[layer]["bias"])
+        x = jax.nn.relu(x + jnp.reshape(params[layer]["bias"], (1, 1, 1, -1)))
     return x
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from inpaint_jax.config import Config
 from inpaint_jax.data.images import Resize, crop_corner, cut_square, resize_only
-from inpaint_jax.data.masks import free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
-from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches
+from inpaint_jax.data.masks import BINS, free_form_mask, free_form_mask_of_ratio, local_crop_side, open_masks
+from inpaint_jax.data.pipeline import Batches, evaluation_batches, training_batches, validation_seed
 from inpaint_jax.data.sketches import THRESHOLD, large_components, sketch_from_edges
 from inpaint_jax.data.sources import ImageSource, open_source
 from inpaint_jax.features import pidinet
@@ -17,11 +17,6 @@ from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.runs import read_config
 from inpaint_jax.sketching.store import SketchStore
 from inpaint_jax.visualize import network_input
-
-BINS = tuple((low / 10, (low + 1) / 10) for low in range(6))
-"""The paper's bins of mask ratios, as (low, high]."""
-
-_VALIDATION_SEED_OFFSET = 1_000_003  # as in training.feed, of which nothing is imported here; a test compares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +89,7 @@ def samples(workdir: str | Path, count: int = 8, *, data: str | None = None, see
         open_masks(fields.masks, fields.image_size),
         size=fields.image_size,
         batch_size=1,
-        seed=config.seed + _VALIDATION_SEED_OFFSET if seed is None else seed,
+        seed=validation_seed(config.seed) if seed is None else seed,
         resize=fields.resize,
         limit=limit,
         sketches=store,

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from inpaint_jax import metrics
-from inpaint_jax.data.masks import free_form_mask_of_ratio
+from inpaint_jax.data.masks import BINS, free_form_mask_of_ratio
 from inpaint_jax.inference.inpainter import Inpainter
-from inpaint_jax.inspection.inputs import BINS, Samples
+from inpaint_jax.inspection.inputs import Samples
 
 _BATCH = 8
 

@@ -87,12 +87,12 @@ def _one_sample(
     patches = unroll(features[None], patch_size)[0].reshape(-1, patch_size, patch_size, channels)
     kernels = normalise(patches.reshape(len(patches), -1, channels)).reshape(patches.shape)
     s = _convolve(features.astype(jnp.float32), kernels.transpose(1, 2, 3, 0), (before, after))  # [H, W, keys]
-    valid = valid.reshape(-1)
+    valid = valid.reshape(1, 1, -1)
     weights = jax.nn.softmax(valid * s.astype(jnp.float32) / temperature) * valid
     # A transposed convolution is one with kernels turned around and padding the other way about.
     turned = patches[:, ::-1, ::-1].transpose(1, 2, 0, 3)
     mixed = _convolve(weights.astype(features.dtype), turned, (after, before))
-    return (mixed / coverage(height, width, patch_size)).astype(features.dtype)
+    return (mixed / coverage(height, width, patch_size)[0]).astype(features.dtype)
 
 
 def _convolve(

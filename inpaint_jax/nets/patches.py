@@ -67,12 +67,12 @@ def box_sum(values: Float[AnyArray, "B H W"], patch_size: int) -> Float[Array, "
     return jax.lax.reduce_window(values, 0.0, jax.lax.add, window, (1, 1, 1), "valid")
 
 
-def coverage(height: int, width: int, patch_size: int) -> Float[Array, "{height} {width} 1"]:
+def coverage(height: int, width: int, patch_size: int) -> Float[Array, "1 {height} {width} 1"]:
     """How many of the H x W query patches cover each pixel."""
     before, after = reach(patch_size)
     # A pixel is covered by the queries from `after` before it to `before` behind it.
     counts = jnp.pad(jnp.ones((1, height, width), jnp.float32), ((0, 0), (after, before), (after, before)))
-    return box_sum(counts, patch_size)[0, :, :, None]
+    return box_sum(counts, patch_size)[..., None]
 
 
 def normalise(patches: Float[AnyArray, "*positions pixels C"]) -> Float[Array, "*positions pixels C"]:

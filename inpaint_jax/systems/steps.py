@@ -1,6 +1,6 @@
 """One training step (discriminator and generator) and one validation step, as functions to be jitted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -12,9 +12,8 @@ from inpaint_jax import losses, metrics
 from inpaint_jax.features import vgg
 from inpaint_jax.nets.discriminator import local_crops
 from inpaint_jax.nets.generator import GeneratorOutputs
+from inpaint_jax.systems import Batch
 from inpaint_jax.systems.state import TrainState
-
-Batch = Mapping[str, jax.Array]
 
 
 def make_train_step(

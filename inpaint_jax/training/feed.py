@@ -30,9 +30,6 @@ from inpaint_jax.sketching.store import SketchStore
 
 _log = logging.getLogger("inpaint_jax")
 
-# Validation must not repeat the training masks, whatever the seed.
-_VALIDATION_SEED_OFFSET = 1_000_003
-
 
 @dataclasses.dataclass
 class Feed:
@@ -195,7 +192,7 @@ class Feed:
             self.masks,
             size=self.config.data.image_size,
             batch_size=batch_size,
-            seed=self.config.seed + _VALIDATION_SEED_OFFSET,
+            seed=pipeline.validation_seed(self.config.seed),
             resize=self.config.data.resize,
             limit=limit,
             sketches=self.sketches.get("validation"),

@@ -229,7 +229,8 @@ class _Run:
                 return step
             trace.before(step)
             batch = devices.put_batch(next(batches), self.programs.mesh)
-            state, metrics = self.programs.train(state, batch, self.programs.frozen)
+            with jax.transfer_guard("disallow"):  # all that a step needs is on the devices
+                state, metrics = self.programs.train(state, batch, self.programs.frozen)
             step += 1
             meter.push(step, metrics)
             self.bar.update()
