@@ -27,7 +27,7 @@ lint: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e '.[tensorboard,test]'
+	$(BIN)/pip install --quiet -e '.[test]'
 	touch $@
 
 clean:

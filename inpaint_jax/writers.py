@@ -1,26 +1,21 @@
-"""Where numbers and pictures of a run go: metrics.jsonl, environment.jsonl and samples/ always, TensorBoard where it is
-installed.
+"""Where numbers and pictures of a run go: metrics.jsonl, environment.jsonl, samples/, and events for TensorBoard.
 
-The only place that knows clu's metric writers and TensorFlow.
+The only place that knows tensorboardX, which writes events without TensorFlow.
 """
 
 import datetime
-import importlib.util
 import json
-import logging
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tensorboardX import SummaryWriter
 
 from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
-
-_log = logging.getLogger("inpaint_jax")
 
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.jsonl"
@@ -44,7 +39,7 @@ class RunWriter:
             kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= first_step]
             write_file(path, "".join(kept))
         self._file = path.open("a")
-        self._tensorboard = _tensorboard_writer(self._workdir)
+        self._events = SummaryWriter(str(self._workdir))
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -63,9 +58,9 @@ class RunWriter:
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **row}) + "\n")
         self._file.flush()
-        if self._tensorboard:
-            self._tensorboard.write_scalars(step, dict(values))
-            self._tensorboard.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()
 
     def write_sheet(self, step: int, sheet: np.ndarray) -> Path:
         """Saves a sample sheet as samples/step_00001234.png.
@@ -79,8 +74,7 @@ class RunWriter:
         """
         path = self._workdir / SAMPLES_FOLDER / f"step_{step:08d}.png"
         Image.fromarray(sheet).save(path)
-        if self._tensorboard:
-            self._tensorboard.write_images(step, {"samples": sheet[None]})
+        self._events.add_image("samples", sheet, step, dataformats="HWC")
         return path
 
     def write_environment(self, step: int, environment: Mapping[str, Any]) -> None:
@@ -97,8 +91,7 @@ class RunWriter:
     def close(self) -> None:
         """Closes the files."""
         self._file.close()
-        if self._tensorboard:
-            self._tensorboard.close()
+        self._events.close()
 
 
 def read_metrics(workdir: str | Path) -> list[dict]:
@@ -153,19 +146,6 @@ def _is_number(value: Any) -> bool:
 
 def _damaged(path: str | Path, line: int) -> UserError:
     return UserError(f"{path} is damaged in line {line}; remove that line.")
-
-
-def _tensorboard_writer(workdir: Path):
-    if importlib.util.find_spec("tensorflow") is None:
-        _log.info("TensorFlow is not installed: no TensorBoard events (pip install 'inpaint-jax[tensorboard]').")
-        return None
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # nothing is computed with it, and it says less
-    import tensorflow as tf
-    from clu import metric_writers
-
-    tf.config.set_visible_devices([], "GPU")  # or it would take the memory that JAX needs
-    return metric_writers.SummaryWriter(str(workdir))
 
 
 def best_validation(rows: Iterable[Mapping[str, Any]], select_by: str = "loss") -> Mapping[str, Any] | None:

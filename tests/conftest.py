@@ -30,9 +30,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Arrays of different ranks are broadcast by intent or not at all.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
-# Tiny programs run once or twice: LLVM's optimisations take longer than they save. XLA's own passes are the same.
+# Tiny programs run once or twice: what makes them fast takes longer than it saves. With these a training step compiles
+# in 4 s instead of 11.
 if os.environ["JAX_PLATFORMS"] == "cpu":
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_prefer_vector_width=128",
+    )
 
 # Shapes and types in the signatures of these modules are checked at every call; not in commands that tests start.
 check_types = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand for a float

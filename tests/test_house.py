@@ -78,7 +78,8 @@ RULES = [
         "data evaluation.classical evaluation.pairs sketching.tasks sketching.store",
         "jax jaxlib flax optax orbax chex clu",
     ),
-    Rule("only writers knows clu's writers and TensorFlow", "*", "clu.metric_writers tensorflow", except_in="writers"),
+    Rule("only writers knows TensorBoard", "*", "tensorboardX clu.metric_writers", except_in="writers"),
+    Rule("nothing needs TensorFlow", "*", "tensorflow"),
     Rule("only checkpoints knows orbax", "*", "orbax flax.training.checkpoints", except_in="checkpoints"),
     Rule(
         "a ConfigDict stops at the entry of training.loop",
@@ -235,7 +236,7 @@ CLEAN = {
     "from inpaint_jax.training import meter\n",
     "inpaint_jax/training/meter.py": "from inpaint_jax.systems.mhtma import step\n",
     "inpaint_jax/systems/mhtma.py": "import inpaint_jax.nets.layers\n",
-    "inpaint_jax/writers.py": "def f():\n    import tensorflow as tf\n    from clu import metric_writers\n",
+    "inpaint_jax/writers.py": "def f():\n    from tensorboardX import SummaryWriter\n",
     "tests/test_metrics.py": "import torch\nfrom inpaint_jax.training import loop\n",
 }
 
