@@ -39,6 +39,7 @@ from inpaint_jax.features import vgg
 from inpaint_jax.losses import ADVERSARIAL, LossWeights
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
+from inpaint_jax.systems.critics import GlobalLocalCritic
 from inpaint_jax.systems.state import create_state
 from inpaint_jax.systems.steps import make_train_step
 
@@ -206,15 +207,13 @@ class _Run:
             spectral_norm=adversarial == "hinge",
         )
         adam = optax.adam(1e-4, b1=0.5, b2=0.9)
-        crop_size = local_crop_side(arguments.size, arguments.size)
-        sizes = {"image_size": arguments.size, "crop_size": crop_size}
+        critic = GlobalLocalCritic(discriminator, local_crop_side(arguments.size, arguments.size))
         everywhere = replicated(mesh)
         new_state = jax.jit(
-            lambda key: create_state(key, generator, discriminator, adam, adam, **sizes), out_shardings=everywhere
+            lambda key: create_state(key, generator, critic, adam, adam, image_size=arguments.size),
+            out_shardings=everywhere,
         )
-        step = make_train_step(
-            generator, discriminator, adam, adam, weights, crop_size=crop_size, adversarial=adversarial
-        )
+        step = make_train_step(generator, critic, adam, adam, weights)
         step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
         self._vgg_params = vgg_params
         self._state = new_state(jax.random.key(0, impl="rbg"))

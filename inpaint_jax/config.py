@@ -124,8 +124,11 @@ class Model:
     temperature_activation: str | None = _field(
         None, "softplus by default, leaky_relu in atma", choices=(None, *ACTIVATIONS)
     )
+    discriminator: Literal["global_local", "patch"] = _field(
+        "global_local", "the paper's, or one that judges every patch and is told the hole (SN-PatchGAN)"
+    )
     discriminator_width: int = _field(64, "channels of its first layer", at_least=1, at_most=1024)
-    discriminator_features: int = _field(1024, "of each branch", at_least=1, at_most=2**16)
+    discriminator_features: int = _field(1024, "of each branch of global_local", at_least=1, at_most=2**16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +150,9 @@ class Loss:
     adversarial_weight: float = _field(0.01, "lambda_adv^G; 0 trains without the discriminator", at_least=0)
     adversarial: str = _field(
         "hinge", "with spectral norms; wgan_gp has a gradient penalty instead (Table II)", choices=ADVERSARIAL
+    )
+    feature_matching_weight: float = _field(
+        0.0, "of the distance between the discriminator's features of image and photo; for patch alone", at_least=0
     )
     gradient_penalty_weight: float = _field(10.0, "lambda of WGAN-GP (Gulrajani et al. 2017)", at_least=0)
     vgg_weights: str | None = _field(None, "file; downloaded into the cache by default", free=True)
@@ -293,7 +299,8 @@ def _types(hint: Any) -> tuple[type, ...]:
 
 def _check_together(config: Config) -> None:
     """What fields mean together, as far as the config alone tells."""
-    data, model, optimizer, train = config.data, config.model, config.optimizer, config.train
+    data, model, loss = config.data, config.model, config.loss
+    optimizer, train = config.optimizer, config.train
 
     def demand(fits: bool, sentence: str) -> None:
         if not fits:
@@ -311,6 +318,15 @@ def _check_together(config: Config) -> None:
         f"config.model.patch_size={model.patch_size} does not fit into the attention's map of {cells} x {cells} (a "
         "quarter of config.data.image_size); 3 is the paper's.",
     )
+    if model.discriminator == "patch":
+        demand(
+            loss.adversarial == "hinge", "config.loss.adversarial must be hinge with config.model.discriminator=patch."
+        )
+    else:
+        demand(
+            loss.feature_matching_weight == 0,
+            "config.loss.feature_matching_weight is for config.model.discriminator=patch; set it to 0.",
+        )
     demand(data.zoom == 1 or not model.sketch, "config.data.zoom must be 1 with config.model.sketch.")
     for name in ("sketches", "validation_sketches"):
         demand(

@@ -9,7 +9,7 @@ Images are in [0, 1]. In masks, 1 (or True) = missing.
 import dataclasses
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -37,6 +37,7 @@ class LossWeights:
         refined: lambda_2, of the refined image's L1 distance.
         perceptual: lambda_p. At 0 the term is not computed, and needs no VGG.
         adversarial: lambda_adv^G.
+        feature_matching: of `feature_matching_loss`, for a discriminator that judges patches.
     """
 
     l1: str = "mean"
@@ -45,6 +46,7 @@ class LossWeights:
     refined: float = 1.0
     perceptual: float = 0.004
     adversarial: float = 0.01
+    feature_matching: float = 0.0
 
     def __post_init__(self):
         if self.l1 not in L1:
@@ -131,6 +133,43 @@ def hinge_discriminator_loss(real_logits: Float[Array, "B"], fake_logits: Float[
 def hinge_generator_loss(fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:
     """-D(I_out) of eq. (5), which is also the generator's loss in WGAN-GP."""
     return -fake_logits
+
+
+def patch_hinge_discriminator_loss(
+    real_logits: Float[Array, "B h w"], fake_logits: Float[Array, "B h w"], touched: Float[Array, "B h w"]
+) -> Float[Array, "B"]:
+    """The hinge loss over patches, of which only those count as fake that the hole touches (Suvorov et al. 2022).
+
+    Args:
+        real_logits: of the photo.
+        fake_logits: of the completed image.
+        touched: 1 where a patch of the completed image holds a missing pixel.
+    """
+    fake = jnp.where(touched > 0, nn.relu(1 + fake_logits), nn.relu(1 - fake_logits))
+    return (nn.relu(1 - real_logits) + fake).mean(axis=(1, 2))
+
+
+def feature_matching_loss(
+    features: Sequence[Float[Array, "..."]],
+    target_features: Sequence[Float[Array, "..."]],
+    mask: Shaped[Array, "B H W"],
+) -> Float[Array, "B"]:
+    """The L1 distances between what a discriminator sees in image and truth (Wang et al. 2018, eq. 4), by area.
+
+    Outside the hole there is next to nothing, so the mean over the image is divided by the share of the hole.
+
+    Args:
+        features: of the completed image, [B, _, _, C] of every layer.
+        target_features: of the photo; they get no gradient.
+        mask: of the hole.
+
+    Returns:
+        the sum over the layers. A hole of less than 2 % counts as one of 2 %.
+    """
+    pairs = zip(features, target_features, strict=True)
+    distances = [jnp.abs(one - jax.lax.stop_gradient(other)).mean(axis=(1, 2, 3)) for one, other in pairs]
+    share = jnp.maximum((mask > 0.5).astype(jnp.float32).mean(axis=(1, 2)), 0.02)
+    return functools.reduce(operator.add, distances).astype(jnp.float32) / share
 
 
 def wasserstein_critic_loss(real_logits: Float[Array, "B"], fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:

@@ -16,6 +16,7 @@ from inpaint_jax.nets import attention, tiles
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax import devices
+from inpaint_jax.systems.critics import GlobalLocalCritic
 from inpaint_jax.systems.state import create_state
 from inpaint_jax.systems.steps import make_train_step
 
@@ -24,16 +25,16 @@ adversarial, attention_method = sys.argv[1:]
 if attention_method == "tiles":  # of four queries, as large maps are refined
     attention._LARGEST_GRAM, tiles._queries_at_a_time = 0, lambda *_: 4
 discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=adversarial == "hinge")
-parts = Generator(width=4), discriminator, optax.sgd(1e-2), optax.sgd(1e-2)
+parts = Generator(width=4), GlobalLocalCritic(discriminator, crop_size=16), optax.sgd(1e-2), optax.sgd(1e-2)
 state = jax.jit(
-    lambda key: create_state(key, *parts, image_size=32, crop_size=16), out_shardings=devices.replicated(mesh)
+    lambda key: create_state(key, *parts, image_size=32), out_shardings=devices.replicated(mesh)
 )(jax.random.key(0, impl="rbg"))
 batch = {
     "image": np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8),
     "mask": np.ones((4, 32, 32), bool),
     "crop": np.zeros((4, 2), np.int32),
 }
-step = make_train_step(*parts, LossWeights(perceptual=0.0), crop_size=16, adversarial=adversarial)
+step = make_train_step(*parts, LossWeights(perceptual=0.0))
 sharded = devices.put_batch(batch, mesh)
 compiled = jax.jit(step, out_shardings=devices.replicated(mesh)).lower(state, sharded, None).compile()
 print(compiled.as_text())

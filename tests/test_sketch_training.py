@@ -109,7 +109,7 @@ def run_pair(configs, workdir, timeout=300, **environment):
 
 @pytest.mark.slow
 def test_two_hosts_of_two_devices_train_like_one(guided_workdir, make_config, tmp_path):
-    """With the same sketches, of which each reads its own; within what rounding makes of it: Adam's steps have one size."""
+    """With the same sketches, of which each reads its own. Within tolerance: Adam makes full steps of any rounding."""
     roles = {"data__sketches": "train", "data__validation_sketches": "validation"}
     folders = {field: str(guided_workdir / "sketches" / role) for field, role in roles.items()}
     config = make_config(name="guided", model__sketch=True, train__max_steps=6, **folders)

@@ -8,9 +8,10 @@ import pytest
 
 from inpaint_jax import devices, losses
 from inpaint_jax.config import Config, Optimizer, Train
-from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, local_crops
+from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, PatchDiscriminator, local_crops
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import Generator
+from inpaint_jax.systems.critics import GlobalLocalCritic, PatchCritic
 from inpaint_jax.systems.mhtma import learning_rate
 from inpaint_jax.systems.state import create_state
 from inpaint_jax.systems.steps import make_train_step, make_validation_step
@@ -27,7 +28,7 @@ def parts():
     optimizer = optax.sgd(1e-2)
     state = jax.jit(
         lambda key: create_state(
-            key, generator, discriminator, optimizer, optimizer, image_size=SIZE, crop_size=CROP, average=True
+            key, generator, GlobalLocalCritic(discriminator, CROP), optimizer, optimizer, image_size=SIZE, average=True
         )
     )(jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -43,8 +44,8 @@ def test_step_equals_two_plain_gradient_steps(parts):
     """Discriminator first, on constants; then the generator from scratch, through the new discriminator."""
     generator, discriminator, optimizer, state, batch = parts
     weights = losses.LossWeights(coarse=0.7, refined=1.3, perceptual=0.0, adversarial=0.5)
-    networks = generator, discriminator, optimizer, optimizer
-    step = jax.jit(make_train_step(*networks, weights, crop_size=CROP, ema_decay=0.15))
+    networks = generator, GlobalLocalCritic(discriminator, CROP), optimizer, optimizer
+    step = jax.jit(make_train_step(*networks, weights, ema_decay=0.15))
     new, logged = step(state, batch, None)
 
     target = jnp.asarray(batch["image"], jnp.float32) / 255
@@ -101,20 +102,20 @@ def test_step_equals_two_plain_gradient_steps(parts):
 def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
     generator, _, optimizer, with_norms, batch = parts
     discriminator = GlobalLocalDiscriminator(width=4, features=16, spectral_norm=False)
-    networks = generator, discriminator, optimizer, optax.adam(1e-3, b1=0.5, b2=0.9)
-    state = jax.jit(lambda key: create_state(key, *networks, image_size=SIZE, crop_size=CROP))(jax.random.key(0))
+    critic = GlobalLocalCritic(discriminator, CROP, gradient_penalty_weight=3.0)
+    networks = generator, critic, optimizer, optax.adam(1e-3, b1=0.5, b2=0.9)
+    state = jax.jit(lambda key: create_state(key, *networks, image_size=SIZE))(jax.random.key(0))
     assert state.spectral == state.average == {}
     assert state.split()[0] is state.published is state.generator
     assert jax.tree.structure(state.discriminator) == jax.tree.structure(with_norms.discriminator)
     weights = losses.LossWeights(perceptual=0.0)
-    wgan = {"adversarial": "wgan_gp", "gradient_penalty_weight": 3.0}
-    step = jax.jit(make_train_step(*networks, weights, crop_size=CROP, **wgan))
+    step = jax.jit(make_train_step(*networks, weights))
     new, first = step(state, batch, None)
 
     target = jnp.asarray(batch["image"], jnp.float32) / 255
     share = jax.random.uniform(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), state.step), (3, 1, 1, 1))
 
-    def critic(params, image, corner):
+    def judge_one(params, image, corner):
         crop = jax.lax.dynamic_slice(image, (*corner, 0), (CROP, CROP, 3))
         return discriminator.apply({"params": params}, image[None], crop[None], update_stats=False)[0]
 
@@ -123,11 +124,11 @@ def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
         fake = generator.apply({"params": state.generator}, target, batch["mask"]).completed
 
         def penalty_of_one(params, image, corner, mask):
-            slope = jax.grad(critic, argnums=1)(params, image, corner) * mask[..., None]
+            slope = jax.grad(judge_one, argnums=1)(params, image, corner) * mask[..., None]
             return (jnp.linalg.norm(slope.ravel()) - 1) ** 2
 
         def d_loss(params):
-            judge = jax.vmap(critic, in_axes=(None, 0, 0))
+            judge = jax.vmap(judge_one, in_axes=(None, 0, 0))
             between = share * target + (1 - share) * fake
             penalties = jax.vmap(penalty_of_one, in_axes=(None, 0, 0, 0))(params, between, batch["crop"], batch["mask"])
             difference = judge(params, fake, batch["crop"]) - judge(params, target, batch["crop"])
@@ -148,28 +149,14 @@ def test_wgan_gp_step_equals_a_plain_one_and_teaches_the_critic(parts):
     assert new.spectral == new.average == {}
 
 
-def test_adversarial_losses_are_named(parts):
-    generator, discriminator, optimizer, *_ = parts
-    with pytest.raises(ValueError, match="adversarial must be hinge or wgan_gp, not 'lsgan'"):
-        make_train_step(
-            generator,
-            discriminator,
-            optimizer,
-            optimizer,
-            losses.LossWeights(),
-            crop_size=CROP,
-            adversarial="lsgan",
-        )
-
-
 @pytest.mark.slow
 def test_bfloat16_trains_like_float32(parts):
     *_, optimizer, state, batch = parts
     weights = losses.LossWeights(perceptual=0.0)
     lasts = {}
     for dtype in (jnp.float32, jnp.bfloat16):
-        networks = Generator(width=4, dtype=dtype), GlobalLocalDiscriminator(width=4, features=16, dtype=dtype)
-        step = jax.jit(make_train_step(*networks, optimizer, optimizer, weights, crop_size=CROP))
+        critic = GlobalLocalCritic(GlobalLocalDiscriminator(width=4, features=16, dtype=dtype), CROP)
+        step = jax.jit(make_train_step(Generator(width=4, dtype=dtype), critic, optimizer, optimizer, weights))
         new = state
         for _ in range(3):
             new, lasts[dtype] = step(new, batch, None)
@@ -265,9 +252,9 @@ def test_progress_keeps_the_best():
 def test_without_an_adversarial_weight_there_is_no_critic(parts):
     """The critic stays as it is, nothing of it is logged, and the generator learns from the other terms alone."""
     generator, discriminator, optimizer, state, batch = parts
-    networks = generator, discriminator, optimizer, optimizer
+    networks = generator, GlobalLocalCritic(discriminator, CROP), optimizer, optimizer
     weights = losses.LossWeights(l1="relative", perceptual=0.0, adversarial=0.0)
-    new, logged = jax.jit(make_train_step(*networks, weights, crop_size=CROP))(state, batch, None)
+    new, logged = jax.jit(make_train_step(*networks, weights))(state, batch, None)
     for name in ("discriminator", "spectral", "discriminator_optimizer"):
         jax.tree.map(np.testing.assert_array_equal, getattr(new, name), getattr(state, name))
     assert not [name for name in logged if "discriminator" in name or "logit" in name or "adversarial" in name]
@@ -286,3 +273,58 @@ def test_without_an_adversarial_weight_there_is_no_critic(parts):
     assert float(logged["loss/generator"]) == pytest.approx(float(value), rel=1e-5)
     expected = jax.tree.map(lambda p, g: p - 1e-2 * g, state.generator, gradient)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.generator, expected)
+
+
+def test_a_patch_critic_calls_fake_what_the_hole_touches(parts):
+    """One step against loops over patches, and the generator's terms."""
+    generator, _, optimizer, _, batch = parts
+    network = PatchDiscriminator(width=4)
+    mask = np.zeros((3, SIZE, SIZE), bool)
+    mask[0, 3:9, 3:20], mask[1, 30:, 30:] = True, True  # the third photo has no hole
+    batch = {**batch, "mask": mask}
+    critic = PatchCritic(network)
+    variables = jax.jit(lambda key: critic.init(key, SIZE))(jax.random.key(3))
+    params, stats = variables["params"], variables["batch_stats"]
+    real = jnp.asarray(batch["image"], jnp.float32) / 255
+    fake = jnp.where(mask[..., None], 0.5, real)
+    loss, (new_stats, logged) = jax.jit(critic.loss)(params, stats, real, fake, batch, 0)
+    terms = jax.jit(critic.generator_terms)(params, new_stats, real, fake, batch)
+
+    judge = jax.jit(
+        lambda stats, image: network.apply({"params": params, "batch_stats": stats}, image, mask, update_stats=False)
+    )
+    (on_real, _), (on_fake, _) = judge(stats, real), judge(stats, fake)
+    (_, of_real), (later_on_fake, of_fake) = judge(new_stats, real), judge(new_stats, fake)
+    side = SIZE // 8
+    assert on_real.shape == (3, side, side)
+    total, adversarial = 0.0, []
+    for i in range(3):
+        touched = []
+        for y in range(side):
+            for x in range(side):
+                is_fake = mask[i, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8].any()
+                r, f = float(on_real[i, y, x]), float(on_fake[i, y, x])
+                total += max(0, 1 - r) + max(0, 1 + f if is_fake else 1 - f)
+                touched += [float(later_on_fake[i, y, x])] if is_fake else []
+        adversarial.append(-np.mean(touched) if touched else 0.0)
+    assert float(loss) == pytest.approx(total / (3 * side * side), rel=1e-4)
+    assert float(logged["logit/real"]) == pytest.approx(float(on_real.mean()), rel=1e-4)
+    np.testing.assert_allclose(terms["adversarial"], adversarial, rtol=1e-4, atol=1e-6)
+    expected = [
+        sum(float(jnp.abs(a[i] - b[i]).mean()) for a, b in zip(of_fake, of_real)) / max(mask[i].mean(), 0.02)
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(terms["feature_matching"], expected, rtol=1e-4)
+    assert terms["feature_matching"][2] == 0
+
+    weights = losses.LossWeights(perceptual=0.0, adversarial=0.1, feature_matching=0.2)
+    networks = generator, critic, optimizer, optimizer
+    state = jax.jit(lambda key: create_state(key, *networks, image_size=SIZE))(jax.random.key(0))
+    new, logged = jax.jit(make_train_step(*networks, weights))(state, batch, None)
+    weighted = 1.2 * logged["loss/coarse"] + logged["loss/refined"] + 0.1 * logged["loss/adversarial"]
+    assert float(logged["loss/generator"]) == pytest.approx(
+        float(weighted + 0.2 * logged["loss/feature_matching"]), rel=1e-4
+    )
+    for name in ("generator", "discriminator", "spectral"):
+        old = jax.tree.leaves(getattr(state, name))
+        assert any((a != b).any() for a, b in zip(old, jax.tree.leaves(getattr(new, name)), strict=True))

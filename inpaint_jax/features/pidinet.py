@@ -26,8 +26,8 @@ PIDINET = weights.WeightsFile(
 SMALLEST = 8
 """Side of an image of which the last stage, behind three poolings, still sees a pixel."""
 
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_MEAN = np.array([[[[0.485, 0.456, 0.406]]]], np.float32)
+_STD = np.array([[[[0.229, 0.224, 0.225]]]], np.float32)
 
 # The stages of the backbone: how many blocks, of which width. The operations of the first convolution and then of the
 # blocks take turns: central, angular, radial difference, plain.
@@ -224,7 +224,8 @@ def _depthwise(x: jax.Array, taps: jax.Array, offsets: tuple[tuple[int, int], ..
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     shifted = (
-        padded[:, reach + row : reach + row + height, reach + column : reach + column + width] * tap
+        padded[:, reach + row : reach + row + height, reach + column : reach + column + width]
+        * tap.reshape(1, 1, 1, -1)
         for tap, (row, column) in zip(taps, offsets)
     )
     return functools.reduce(operator.add, shifted)

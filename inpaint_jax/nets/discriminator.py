@@ -1,4 +1,4 @@
-"""The spectral-norm global-local discriminator of Section III-A."""
+"""The spectral-norm global-local discriminator of Section III-A, and one that judges every patch."""
 
 from collections.abc import Sequence
 
@@ -74,6 +74,55 @@ class GlobalLocalDiscriminator(nn.Module):
         if not self.spectral_norm:
             return layer(x)
         return nn.SpectralNorm(layer, name=f"{layer.name}_norm")(x, update_stats=update_stats)
+
+
+class PatchDiscriminator(nn.Module):
+    """A logit for every patch of an image, by convolutions alone, as SN-PatchGAN (Yu et al. 2019); it is told the hole.
+
+    Three 5 x 5 convolutions with stride 2 and two 3 x 3 ones, all spectrally normalised: a logit sees 61 x 61 pixels.
+    Yu et al. have six with stride 2, for images of 256 x 256 and larger.
+
+    Attributes:
+        width: channels of the first layer (Yu et al.: 64); the deepest have four times as many.
+        dtype: of the computation; normalisation and logits are float32.
+    """
+
+    width: int = 64
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, image: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"], *, update_stats: bool
+    ) -> tuple[Float[Array, "B h w"], list[Float[Array, "..."]]]:
+        """How real each patch looks.
+
+        Args:
+            image: in [0, 1].
+            mask: of the hole, also with a photo that has none.
+            update_stats: whether to carry the power iteration on (in `batch_stats`).
+
+        Returns:
+            logits in float32, an eighth of the image's size, and the features [B, _, _, C] of every layer before them.
+        """
+        hole = (mask > 0.5).astype(image.dtype)[..., None]
+        x, features = jnp.concatenate([2 * image - 1, hole], axis=-1), []
+        for i, (factor, side, stride) in enumerate([(1, 5, 2), (2, 5, 2), (4, 5, 2), (4, 3, 1)]):
+            x = nn.leaky_relu(self._convolve(x, factor * self.width, side, stride, f"conv_{i}", update_stats), _SLOPE)
+            features.append(x)
+        return self._convolve(x, 1, 3, 1, "logit", update_stats)[..., 0].astype(jnp.float32), features
+
+    def _convolve(
+        self, x: jax.Array, channels: int, side: int, stride: int, name: str, update_stats: bool
+    ) -> jax.Array:
+        conv = nn.Conv(
+            channels,
+            (side, side),
+            strides=stride,
+            conv_general_dilated=conv_general_dilated,
+            dtype=self.dtype,
+            name=name,
+        )
+        return nn.SpectralNorm(conv, name=f"{name}_norm")(x, update_stats=update_stats)
 
 
 def local_crops(

@@ -14,9 +14,10 @@ from inpaint_jax.errors import UserError
 from inpaint_jax.features import vgg
 from inpaint_jax.features.weights import tree_faults
 from inpaint_jax.losses import LossWeights
-from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator
+from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, PatchDiscriminator
 from inpaint_jax.nets.generator import Generator, GeneratorOutputs
 from inpaint_jax.systems import steps
+from inpaint_jax.systems.critics import Critic, GlobalLocalCritic, PatchCritic
 from inpaint_jax.systems.state import TrainState, create_state
 
 
@@ -32,7 +33,7 @@ class MHTMASystem:
     """
 
     def __init__(self, config: Config):
-        loss, dtype = config.loss, jnp.dtype(config.dtype)
+        loss = config.loss
         weights = LossWeights(
             l1=loss.l1,
             hole=loss.hole_weight,
@@ -40,31 +41,22 @@ class MHTMASystem:
             refined=loss.refined_weight,
             perceptual=loss.perceptual_weight,
             adversarial=loss.adversarial_weight,
+            feature_matching=loss.feature_matching_weight,
         )
         self._config = config
-        self._crop_size: int = local_crop_side(config.data.image_size, config.data.image_size)
         self.frozen: Any = vgg.load(loss.vgg_weights) if weights.perceptual else None
         self.generator = make_generator(config)
-        self.discriminator = GlobalLocalDiscriminator(
-            config.model.discriminator_width,
-            config.model.discriminator_features,
-            dtype=dtype,
-            spectral_norm=loss.adversarial == "hinge",
-        )
+        self.critic = make_critic(config)
         self._optimizers = (
             make_optimizer(config, config.optimizer.generator_learning_rate),
             make_optimizer(config, config.optimizer.discriminator_learning_rate),
         )
         self.train_step = steps.make_train_step(
             self.generator,
-            self.discriminator,
+            self.critic,
             *self._optimizers,
             weights,
-            crop_size=self._crop_size,
-            adversarial=loss.adversarial,
-            gradient_penalty_weight=loss.gradient_penalty_weight,
             ema_decay=config.optimizer.ema_decay,
-            seed=config.seed,
         )
         self.validation_step = steps.make_validation_step(self.generator, weights)
 
@@ -73,10 +65,9 @@ class MHTMASystem:
         return create_state(
             key,
             self.generator,
-            self.discriminator,
+            self.critic,
             *self._optimizers,
             image_size=self._config.data.image_size,
-            crop_size=self._crop_size,
             sketch=self._config.model.sketch,
             average=self._config.optimizer.ema_decay > 0,
         )
@@ -93,6 +84,24 @@ def make_generator(config: Config) -> Generator:
     """The generator of a config: its attributes are the fields of config.model that bear their names."""
     names = {field.name for field in dataclasses.fields(Generator)} & set(vars(config.model))
     return Generator(**{name: getattr(config.model, name) for name in names}, dtype=jnp.dtype(config.dtype))
+
+
+def make_critic(config: Config) -> Critic:
+    """The discriminator of a config, with its losses."""
+    model, loss, dtype = config.model, config.loss, jnp.dtype(config.dtype)
+    if model.discriminator == "patch":
+        return PatchCritic(PatchDiscriminator(model.discriminator_width, dtype))
+    return GlobalLocalCritic(
+        GlobalLocalDiscriminator(
+            model.discriminator_width,
+            model.discriminator_features,
+            dtype=dtype,
+            spectral_norm=loss.adversarial == "hinge",
+        ),
+        local_crop_side(config.data.image_size, config.data.image_size),
+        gradient_penalty_weight=loss.gradient_penalty_weight,
+        seed=config.seed,
+    )
 
 
 def make_optimizer(config: Config, peak: float) -> optax.GradientTransformation:

@@ -53,12 +53,11 @@ class TrainState:
 def create_state(
     key: jax.Array,
     generator: nn.Module,
-    discriminator: nn.Module,
+    critic: Any,
     generator_optimizer: optax.GradientTransformation,
     discriminator_optimizer: optax.GradientTransformation,
     *,
     image_size: int,
-    crop_size: int,
     sketch: bool = False,
     average: bool = False,
 ) -> TrainState:
@@ -67,11 +66,10 @@ def create_state(
     Args:
         key: PRNG key of the initial parameters.
         generator: the `Generator`.
-        discriminator: the `GlobalLocalDiscriminator`.
+        critic: a `systems.critics.Critic`.
         generator_optimizer: of the generator.
         discriminator_optimizer: of the discriminator.
-        image_size: side of the training images; it fixes the discriminator's dense layers.
-        crop_size: side of the discriminator's local crop.
+        image_size: side of the training images; it fixes the dense layers of a discriminator that has some.
         sketch: whether the generator has a fifth input channel, for sketches.
         average: whether to keep a moving average of the generator.
 
@@ -82,13 +80,13 @@ def create_state(
     image = jnp.zeros((1, image_size, image_size, 3))
     lines = image[..., 0] if sketch else None
     params = generator.init(generator_key, image, image[..., 0], lines)["params"]
-    critic = discriminator.init(discriminator_key, image, image[:, :crop_size, :crop_size], update_stats=False)
+    judge = critic.init(discriminator_key, image_size)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=params,
         average=jax.tree.map(jnp.copy, params) if average else {},
-        discriminator=critic["params"],
-        spectral=critic.get("batch_stats", {}),
+        discriminator=judge["params"],
+        spectral=judge.get("batch_stats", {}),
         generator_optimizer=generator_optimizer.init(params),
-        discriminator_optimizer=discriminator_optimizer.init(critic["params"]),
+        discriminator_optimizer=discriminator_optimizer.init(judge["params"]),
     )

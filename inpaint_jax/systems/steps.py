@@ -10,24 +10,20 @@ import optax
 
 from inpaint_jax import losses, metrics
 from inpaint_jax.features import vgg
-from inpaint_jax.nets.discriminator import local_crops
 from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.systems import Batch
+from inpaint_jax.systems.critics import Critic
 from inpaint_jax.systems.state import TrainState
 
 
 def make_train_step(
     generator: nn.Module,
-    discriminator: nn.Module,
+    critic: Critic,
     generator_optimizer: optax.GradientTransformation,
     discriminator_optimizer: optax.GradientTransformation,
     weights: losses.LossWeights,
     *,
-    crop_size: int,
-    adversarial: str = "hinge",
-    gradient_penalty_weight: float = 10.0,
     ema_decay: float = 0.0,
-    seed: int = 0,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step: the discriminator learns from this batch, then the generator from the new discriminator.
 
@@ -36,97 +32,53 @@ def make_train_step(
     The generator runs forward once: the discriminator sees its images as constants, and the generator's gradient
     is pulled back through the same pass.
 
-    Under WGAN-GP, too, each network learns once a step. Yu et al. 2018 let the critic learn five times; the speeds
-    that the paper reports (59.0 batches a minute, 71.8 with the hinge loss) leave no time for that.
-
     Args:
         generator: the `Generator`.
-        discriminator: the `GlobalLocalDiscriminator`, with spectral norms for "hinge", without for "wgan_gp".
+        critic: the discriminator and its losses.
         generator_optimizer: of the generator.
         discriminator_optimizer: of the discriminator.
         weights: of the generator's losses.
-        crop_size: side of the discriminator's local crop.
-        adversarial: one of `losses.ADVERSARIAL`.
-        gradient_penalty_weight: lambda of WGAN-GP; "hinge" has no use for it.
         ema_decay: of the generator's moving average, if the state has one. It starts lower: after n steps it is at
             most (1 + n) / (10 + n), so that the untrained parameters are soon forgotten.
-        seed: with the step, all that the images between real and completed ones depend on, in WGAN-GP.
 
     Returns:
         step(state, batch, vgg_params) -> (state, metrics). batch holds image uint8 [B, H, W, 3], mask [B, H, W],
         crop int [B, 2] and, for a generator that is guided by them, sketch [B, H, W]; vgg_params may be None if the
         perceptual weight is 0. Metrics are float32 scalars.
-
-    Raises:
-        ValueError: there is no such adversarial loss, or the discriminator is not made for it.
     """
-    if adversarial not in losses.ADVERSARIAL:
-        raise ValueError(f"adversarial must be {' or '.join(losses.ADVERSARIAL)}, not {adversarial!r}.")
-    if discriminator.spectral_norm != (adversarial == "hinge"):
-        raise ValueError("A discriminator has spectral norms for the hinge loss, and none for WGAN-GP.")
 
     def train_step(state: TrainState, batch: Batch, vgg_params: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         target = _to_float(batch["image"])
-
-        def criticise(params, stats, image, *, update_stats) -> Any:
-            variables = {"params": params, "batch_stats": stats}
-            crop = local_crops(image, jnp.repeat(batch["crop"], len(image) // len(target), axis=0), crop_size)
-            return discriminator.apply(
-                variables, image, crop, update_stats=update_stats, mutable=["batch_stats"] if update_stats else False
-            )
-
-        outputs, pull_back = jax.vjp(
-            lambda params: _generate(generator, params, target, batch),
-            state.generator,
-        )
+        outputs, pull_back = jax.vjp(lambda params: _generate(generator, params, target, batch), state.generator)
         completed = jax.lax.stop_gradient(outputs.completed)
         logged = {}
 
-        def discriminator_loss(params):
-            # Real and fake in one batch: one power iteration a step, the same norm for both. They take turns, so
-            # that no image has to move to another device.
-            both = jnp.stack([target, completed], axis=1).reshape(-1, *target.shape[1:])
-            logits, updates = criticise(params, state.spectral, both, update_stats=True)
-            real, fake = logits.reshape(-1, 2).T
-            # Without spectral norms there is nothing to update.
-            aux = {"spectral": updates.get("batch_stats", {}), "real": real, "fake": fake}
-            if adversarial == "hinge":
-                return losses.hinge_discriminator_loss(real, fake).mean(), aux
-            # The critic cuts the crop out of the image, so this is the slope through both of its branches.
-            between = _on_lines(completed, target, seed, state.step)
-            slope = jax.grad(lambda x: criticise(params, state.spectral, x, update_stats=False).sum())(between)
-            aux["penalty"] = losses.gradient_penalty(slope, batch["mask"]).mean()
-            return losses.wasserstein_critic_loss(real, fake).mean() + gradient_penalty_weight * aux["penalty"], aux
-
-        critic, spectral, d_optimizer = state.discriminator, state.spectral, state.discriminator_optimizer
+        params, spectral, d_optimizer = state.discriminator, state.spectral, state.discriminator_optimizer
         if weights.adversarial:
-            (d_loss, judged), d_grads = jax.value_and_grad(discriminator_loss, has_aux=True)(critic)
-            d_updates, d_optimizer = discriminator_optimizer.update(d_grads, d_optimizer, critic)
-            critic, spectral = optax.apply_updates(critic, d_updates), judged["spectral"]
-            logged["loss/discriminator"] = d_loss
-            logged |= {f"logit/{name}": judged[name].mean() for name in ("real", "fake")}
-            logged["gradient_norm/discriminator"] = optax.tree.norm(d_grads)
-            if adversarial == "wgan_gp":
-                logged["loss/gradient_penalty"] = judged["penalty"]
+            (d_loss, (stats, judged)), d_grads = jax.value_and_grad(critic.loss, has_aux=True)(
+                params, spectral, target, completed, batch, state.step
+            )
+            d_updates, d_optimizer = discriminator_optimizer.update(d_grads, d_optimizer, params)
+            params, spectral = optax.apply_updates(params, d_updates), stats
+            logged |= judged | {"loss/discriminator": d_loss, "gradient_norm/discriminator": optax.tree.norm(d_grads)}
 
         def generator_loss(outputs: GeneratorOutputs):
             terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
             if weights.adversarial:
-                logits = criticise(critic, spectral, outputs.completed, update_stats=False)
-                terms["adversarial"] = losses.hinge_generator_loss(logits)
+                terms |= critic.generator_terms(params, spectral, target, outputs.completed, batch)
             return losses.generator_objective(terms, weights).mean(), terms
 
         (g_loss, terms), output_grads = jax.value_and_grad(generator_loss, has_aux=True)(outputs)
         (g_grads,) = pull_back(output_grads)
         g_updates, g_optimizer = generator_optimizer.update(g_grads, state.generator_optimizer, state.generator)
-        params = optax.apply_updates(state.generator, g_updates)
+        generated = optax.apply_updates(state.generator, g_updates)
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
 
         new_state = TrainState(
             step=state.step + 1,
-            generator=params,
-            average=optax.incremental_update(params, state.average, 1 - decay) if state.average else {},
-            discriminator=critic,
+            generator=generated,
+            average=optax.incremental_update(generated, state.average, 1 - decay) if state.average else {},
+            discriminator=params,
             spectral=spectral,
             generator_optimizer=g_optimizer,
             discriminator_optimizer=d_optimizer,
@@ -205,16 +157,6 @@ def _reconstruction_terms(
 def _generate(generator: nn.Module, params: Any, image: jax.Array, batch: Batch) -> GeneratorOutputs:
     outputs = generator.apply({"params": params}, image, batch["mask"], batch.get("sketch"))
     return cast(GeneratorOutputs, outputs)
-
-
-def _on_lines(start: jax.Array, end: jax.Array, seed: int, step: jax.Array) -> jax.Array:
-    """One random point on each line from start to end, [B, ...]: the same ones whenever this step is done again.
-
-    The kind of key is named because its numbers do not depend on how the batch lies over devices.
-    """
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
-    share = jax.random.uniform(key, (len(start),) + (1,) * (start.ndim - 1))
-    return start + share * (end - start)
 
 
 def _to_float(image: jax.Array) -> jax.Array:
