@@ -197,7 +197,8 @@ def quickstart_workdir(made_once) -> Path:
         folder.mkdir()
         (folder / "short.py").write_text(
             "from configs import quickstart\n\n\ndef get_config(variant=None):\n"
-            "    config = quickstart.get_config(variant)\n    config.train.max_steps = 40\n    return config\n"
+            "    config = quickstart.get_config(variant)\n    config.train.max_steps = 40\n"
+            "    config.optimizer.warmup_steps = 5\n    return config\n"
         )
         command = [sys.executable, "train.py", f"--config={folder / 'short.py'}", f"--workdir={folder / 'run'}"]
         subprocess.run(command, cwd=REPOSITORY, check=True, timeout=900)

@@ -58,6 +58,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "workers", 2, "Processes that read images, and as many for classical methods.", flag_values=values
     )
+    flags.DEFINE_bool(
+        "wide", False, "Models fill wide holes at smaller sizes first, as in inpaint-jax fill.", flag_values=values
+    )
     flags.DEFINE_integer("samples", 6, "Rows of the picture sheet.", flag_values=values)
     flags.DEFINE_bool("save_images", False, "Write every completed image.", flag_values=values)
     flags.DEFINE_bool("resume", False, "Go on with a run that was stopped.", flag_values=values)
@@ -78,6 +81,7 @@ def run(values: flags.FlagValues) -> None:
         classical=values.methods,
         size=values.size,
         sketches=values.sketches,
+        wide=values.wide,
         limit=values.limit,
         seed=values.seed,
         fid=values.fid,

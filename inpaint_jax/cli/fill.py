@@ -39,13 +39,16 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "resize_mask", False, "Bring a mask or sketch of another size to that of its photo.", flag_values=values
     )
+    flags.DEFINE_bool(
+        "wide", True, "Fill wide holes at smaller sizes first; --nowide is the paper's single pass.", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues) -> int:
     """Hands over to `inference.files.inpaint_files`; 0, or 1 if some photos failed, or 2 if all did."""
     from inpaint_jax.inference import files
 
-    rules = files.HoleRules(invert=values.invert_mask, resize=values.resize_mask, invert_sketch=values.invert_sketch)
+    rules = files.HoleRules(values.invert_mask, values.resize_mask, values.invert_sketch, values.wide)
     summary = files.inpaint_files(
         values.checkpoint, values.image, values.output, values.mask, values.sketch, step=values.step, rules=rules
     )

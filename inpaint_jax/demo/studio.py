@@ -127,7 +127,7 @@ class Studio:
             raise UserError("All of the photo is brushed, so nothing is left to continue from; erase some of the hole.")
         drawn = None if lines is None else _thinned(touched(lines, shape))[None]
         try:
-            made = self._inpainter.predict(small[None], small_hole[None], drawn, margin=0)
+            made = self._inpainter.predict(small[None], small_hole[None], drawn, margin=0, wide=True)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

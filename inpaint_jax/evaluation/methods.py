@@ -35,12 +35,16 @@ class Methods:
         classical_names: Names of the methods to run beside the models, from `NAMES`.
         models: name -> Inpainter.
         workers: processes for the classical methods; 0 runs them in this one.
+        wide: whether models fill wide holes at smaller sizes first, see `Inpainter.predict`.
 
     Attributes:
         names: Names of all methods, in the order of tables: models last.
     """
 
-    def __init__(self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int):
+    def __init__(
+        self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int, *, wide: bool = False
+    ):
+        self._wide = wide
         self._classical = tuple(name for name in classical_names if name != SPLINE)
         self._models = dict(models)
         self.names = (*classical_names, *self._models)
@@ -67,7 +71,7 @@ class Methods:
         tasks = [(name, image, mask) for name in self._classical for image, mask in zip(images, masks)]
         futures = [self._pool.submit(classical.complete, *task) for task in tasks] if self._pool else None
         by_model = {
-            name: model.predict(images, masks, sketches if model.guided else None, margin=0).completed
+            name: model.predict(images, masks, sketches if model.guided else None, margin=0, wide=self._wide).completed
             for name, model in self._models.items()
         }
         if SPLINE in self.names:

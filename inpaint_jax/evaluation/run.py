@@ -55,6 +55,7 @@ class Settings:
         size: side of the images; None takes config.data.image_size.
         sketches: Folder of `inpaint-jax sketch` with the sketches of `data`, for models that are guided by sketches.
             None or "none" runs them without; that is an error for a model that was never trained without sketches.
+        wide: whether models fill wide holes at smaller sizes first, see `Inpainter.predict`.
         limit: take only the first images.
         seed: Seed of the masks and of the choice of pictures.
         fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.
@@ -72,6 +73,7 @@ class Settings:
     classical: Sequence[str] = ()
     size: int | None = None
     sketches: str | None = None
+    wide: bool = False
     limit: int | None = None
     seed: int = 0
     fid: str = "auto"
@@ -122,7 +124,10 @@ def evaluate(
 
     settings = plan.settings
     output.withdraw(output_dir)
-    with Methods(settings.classical, plan.models, settings.workers) as methods, logging_redirect_tqdm():
+    with (
+        Methods(settings.classical, plan.models, settings.workers, wide=settings.wide) as methods,
+        logging_redirect_tqdm(),
+    ):
         run = _Run(plan, methods, state, output_dir)
         rows = run.to_the_end()
         samples = run.samples()
@@ -463,6 +468,7 @@ def _identity(
         "resize": resize,
         "masks": settings.masks,
         "pairing": settings.pairing,
+        "wide": settings.wide,
         "limit": settings.limit,
         "seed": settings.seed,
         "batch_size": settings.batch_size,

@@ -30,7 +30,7 @@ _LINE_FROM = 64
 
 @dataclasses.dataclass(frozen=True)
 class HoleRules:
-    """How a photo's hole, and the lines in it, are found.
+    """How a photo's hole, and the lines in it, are found, and how it is filled.
 
     Attributes:
         invert: black (or opaque) = missing, instead of white (or transparent).
@@ -38,11 +38,13 @@ class HoleRules:
             sketch so that no line gets lost; an error otherwise.
         invert_sketch: black = line, instead of white. Of no account for a sketch with transparent parts: there, what is
             drawn is a line, whatever its colour.
+        wide: fill wide holes at smaller sizes first, see `Inpainter.predict`.
     """
 
     invert: bool = False
     resize: bool = False
     invert_sketch: bool = False
+    wide: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +180,9 @@ def inpaint_file(
         logger.warning("The sketch %s has no line in the hole of %s, which is filled as without one.", sketch, photo)
     try:
         sketches = None if lines is None else lines[None]
-        completed = inpainter.predict(like.pixels[None], hole[None], sketches=sketches, margin=0).completed[0]
+        completed = inpainter.predict(
+            like.pixels[None], hole[None], sketches=sketches, margin=0, wide=rules.wide
+        ).completed[0]
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

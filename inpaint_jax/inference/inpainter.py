@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from inpaint_jax.config import Config
+from inpaint_jax.inference import coarse_to_fine
 from inpaint_jax.models import load_model
 from inpaint_jax.nets.generator import Generator, GeneratorOutputs
 from inpaint_jax.nets.mhtma import head_count
@@ -117,13 +118,16 @@ class Inpainter:
         """
         return cls(*load_model(path, step))
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None, *, wide: bool = False
+    ) -> np.ndarray:
         """Fills the hole of an image, or of each image of a batch; given pixels come back bit-identical.
 
         Args:
             image: uint8 [H, W, 3] RGB, or [B, H, W, 3]; any size.
             mask: [H, W] or [B, H, W], see `predict`. An empty one gives the image back.
             sketch: like `mask`, 1 = line, for a generator that was trained with sketches; see `predict`.
+            wide: see `predict`.
 
         Returns:
             uint8, of the shape of `image`.
@@ -134,7 +138,7 @@ class Inpainter:
         image, mask = np.asarray(image), np.asarray(mask)
         if image.ndim == 3:
             sketches = None if sketch is None else np.asarray(sketch)[None]
-            return self(image[None], mask[None], sketches)[0]
+            return self(image[None], mask[None], sketches, wide=wide)[0]
         _check(image, mask)
         holes = as_bool(mask)
         if sketch is None and not holes.any():
@@ -146,7 +150,7 @@ class Inpainter:
                 full,
                 len(holes),
             )
-        return self.predict(image, holes, sketch, margin=0).completed
+        return self.predict(image, holes, sketch, margin=0, wide=wide).completed
 
     def predict(
         self,
@@ -157,6 +161,7 @@ class Inpainter:
         *,
         without: Collection[str] = (),
         temperatures: np.ndarray | None = None,
+        wide: bool = False,
     ) -> Prediction:
         """Runs the generator on a batch, and hands back all that it makes.
 
@@ -172,6 +177,8 @@ class Inpainter:
             without: what the refinement is to do without: "convolution", "attention", "head_0", "head_1", ...; to see
                 what each is good for (Fig. 8).
             temperatures: [B, K] to use instead of the learned ones.
+            wide: fill wide holes at smaller sizes first, each image by itself: edges go on into them, at a third more
+                time. It needs a generator that gives residuals, and is not done with sketches. The paper does not.
 
         Returns:
             Prediction. `completed` holds the given pixels bit for bit.
@@ -181,8 +188,26 @@ class Inpainter:
                 one, or has nothing of a name in `without`.
         """
         images, holes, sketches = self._checked(images, masks, sketches)
+        if wide and sketches is None and self.generator.output == "residual":
+            if len(images) > 1:
+                return _joined(
+                    [
+                        self.predict(
+                            images[i : i + 1],
+                            holes[i : i + 1],
+                            margin=margin,
+                            without=without,
+                            temperatures=None if temperatures is None else temperatures[i : i + 1],
+                            wide=True,
+                        )
+                        for i in range(len(images))
+                    ]
+                )
+            guess = self._guess(images[0], holes[0])
+        else:
+            guess = None
         params = self._params_on_one if len(images) == 1 else self._params_on_all
-        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches)]
+        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches, guess)]
         if temperatures is not None:
             temperatures = np.asarray(temperatures, np.float32)
             if not np.isfinite(temperatures).all():
@@ -200,6 +225,19 @@ class Inpainter:
         coarse, refined = (x[:count, :height, :width] for x in outputs[:2])
         completed = np.where(holes[..., None], refined, images)
         return Prediction(completed, coarse, refined, temperatures=outputs[2][:count])
+
+    def _guess(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
+        """What a hole may hold, float32 [1, H, W, 3], by filling it at smaller sizes; None if it is not wide."""
+        if not coarse_to_fine.is_wide(hole, self.image_size):
+            return None
+        small, small_hole = coarse_to_fine.halve(image, hole)
+        guess = self._guess(small, small_hole)
+        inputs = [None if x is None else self._put(x) for x in (small[None], small_hole[None], None, guess)]
+        share = None if guess is None else coarse_to_fine.SHARE
+        outputs = jax.device_get(_run(self.generator, 0, (), self._params_on_one, *inputs, None, share))
+        height, width = small_hole.shape
+        completed = np.where(small_hole[..., None], outputs[1][0, :height, :width], small)
+        return coarse_to_fine.enlarge(completed, *hole.shape)[None]
 
     def attention_inputs(
         self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
@@ -265,6 +303,11 @@ class Inpainter:
         """[B, ...], the last one repeated until all devices have the same share; a single one runs on the first."""
         more = 0 if len(x) == 1 else -len(x) % self._devices
         return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+
+def _joined(predictions: Sequence[Prediction]) -> Prediction:
+    fields = [field.name for field in dataclasses.fields(Prediction)]
+    return Prediction(**{name: np.concatenate([getattr(each, name) for each in predictions]) for name in fields})
 
 
 def padded_side(side: int, image_size: int) -> int:
@@ -335,17 +378,29 @@ def _run(
     images: jax.Array,
     holes: jax.Array,
     sketches: jax.Array | None,
+    guess: jax.Array | None,
     temperatures: jax.Array | None,
+    share: float | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """uint8 and bool in; coarse and refined as uint8, and the temperatures, out."""
+    """uint8 and bool in; coarse and refined (or a share of what it adds) as uint8, and the temperatures, out."""
     images = images.astype(jnp.float32) / 255
     outputs = cast(
         GeneratorOutputs,
         generator.apply(
-            {"params": params}, images, holes, sketches, margin, without=without, temperatures=temperatures
+            {"params": params},
+            images,
+            holes,
+            sketches,
+            margin,
+            without=without,
+            temperatures=temperatures,
+            guess=guess,
         ),
     )
-    return _to_bytes(outputs.coarse), _to_bytes(outputs.refined), outputs.temperatures
+    refined = outputs.refined
+    if share is not None:
+        refined = outputs.filled + share * (refined - outputs.filled)
+    return _to_bytes(outputs.coarse), _to_bytes(refined), outputs.temperatures
 
 
 @partial(jax.jit, static_argnums=0)

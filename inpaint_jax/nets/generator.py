@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Shaped
 
 from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.attention import downsample_mask
-from inpaint_jax.nets.fill import FILLS
+from inpaint_jax.nets.fill import FILLS, around
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
 from inpaint_jax.nets.mhtma import head_count, make_attention
 
@@ -92,6 +92,7 @@ class Generator(nn.Module):
         *,
         without: Collection[str] = (),
         temperatures: Float[Array, "B K"] | None = None,
+        guess: Float[AnyArray, "B H W 3"] | None = None,
     ) -> GeneratorOutputs:
         """Fills the hole of each image.
 
@@ -105,6 +106,7 @@ class Generator(nn.Module):
                 "attention", "head_0", "head_1", ...; their features are zero. Which head is the cold one can differ
                 from image to image, and `temperatures` of the outputs tells.
             temperatures: to use instead of the learned ones.
+            guess: in [0, 1], what the hole may hold, to start from instead of the fill; see `fill.around`.
 
         Returns:
             GeneratorOutputs.
@@ -122,7 +124,7 @@ class Generator(nn.Module):
         _check(image, mask, sketch)
         _, height, width, _ = image.shape
         hole = jnp.asarray(mask > 0.5, jnp.float32)[..., None]
-        filled = FILLS[self.fill](image, mask)
+        filled = FILLS[self.fill](image, mask) if guess is None else around(guess, image, mask)
         guides = hole if sketch is None else jnp.concatenate([hole, (sketch > 0.5)[..., None] * hole], axis=-1)
 
         smallest = _STRIDE * self.patch_size  # one patch must fit into the map that the attention sees
