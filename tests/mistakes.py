@@ -117,6 +117,11 @@ ROWS = {
         ("--config.dtype=float8", "dtype"),
         ("--config.seed=-1", "seed"),
         ("--config.loss.coarse_weight=-1", "loss.coarse_weight"),
+        ("--config.loss.feature_matching_weight=1", "is for config.model.discriminator=patch; set it to 0"),
+        (
+            "--config.model.discriminator=patch --config.loss.adversarial=wgan_gp",
+            "adversarial must be hinge",
+        ),
         ("--config.optimizer.generator_learning_rate=-1", "optimizer.generator_learning_rate"),
         ("--config.optimizer.beta1=2.0", "optimizer.beta1"),
         ("--config.optimizer.beta2=-1.0", "optimizer.beta2"),

@@ -27,7 +27,9 @@ from inpaint_jax.visualize import network_input
 from inpaint_jax.writers import read_metrics
 
 
-@pytest.mark.parametrize("name", ["default", "paris_streetview", "celeba_hq", "places2", "quickstart", "scenes"])
+@pytest.mark.parametrize(
+    "name", ["default", "paris_streetview", "celeba_hq", "places2", "quickstart", "scenes", "scenes_texture"]
+)
 def test_every_config_has_the_variant(name):
     module = importlib.import_module(f"configs.{name}")
     plain, guided = module.get_config(), module.get_config("sketch")

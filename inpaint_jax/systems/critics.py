@@ -63,7 +63,8 @@ class GlobalLocalCritic:
         gradient_penalty_weight: float = 10.0,
         seed: int = 0,
     ):
-        self._network, self._crop_size, self._seed = network, crop_size, seed
+        self._network: Any = network
+        self._crop_size, self._seed = crop_size, seed
         self._penalty_weight = 0.0 if network.spectral_norm else gradient_penalty_weight
 
     def init(self, key: jax.Array, image_size: int) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class PatchCritic:
     """
 
     def __init__(self, network: PatchDiscriminator):
-        self._network = network
+        self._network: Any = network
 
     def init(self, key: jax.Array, image_size: int) -> dict[str, Any]:
         """See `Critic`."""
