@@ -4,8 +4,8 @@
         --config.data.train=folder:PATH/TO/train --config.data.validation=folder:PATH/TO/val
     inpaint-jax export --checkpoint=runs/scenes_texture --step=5000 --output=scenes_texture.safetensors
 
-15 images/s on one of two CPU cores: 45 minutes. The distance to the photo grows meanwhile, which is the price of texture,
-so the best checkpoint by it is the first: name the last one. Scores and pictures: docs/models.md.
+15 images/s on one of two CPU cores: 45 minutes. The distance to the photo grows meanwhile, which is the price of
+texture, so the best checkpoint by it is the first: name the last one. Scores and pictures: docs/models.md.
 """
 
 from ml_collections import ConfigDict
