@@ -5,7 +5,7 @@
 Hardware in the paper: two RTX 3090, about 10 days (some 1,030,000 steps of 16). Its scores by mask ratio are in
 Table IV, for example PSNR 24.66 dB and FID 39.41 for ratios in (0.2, 0.3].
 
-Prepare the data once, with TensorFlow installed (26 GB, 256 x 256):
+Prepare the data once (26 GB, 256 x 256), with the extra `tensorflow` installed:
 python -c "import tensorflow_datasets as tfds; tfds.builder('places365_small').download_and_prepare()"
 
 One epoch is 112,716 steps, and the paper's ten days are nine epochs, so its patience of 30 "epochs" must mean

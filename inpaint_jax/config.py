@@ -183,8 +183,10 @@ class Train:
 
     init_from: str | None = _field(None, "workdir, exported file or name of a model whose networks the run starts from")
     max_steps: int | None = _field(None, "no limit by default: early stopping ends the run", at_least=1, free=True)
-    select_by: Literal["loss", "hole_l1"] = _field(
-        "loss", "the best checkpoint, and early stopping; hole_l1 looks into the hole alone"
+    select_by: Literal["loss", "hole_l1", "last"] = _field(
+        "loss",
+        "the best checkpoint, and early stopping; hole_l1 looks into the hole alone; last is for texture, which both "
+        "of them punish",
     )
     patience_epochs: float = _field(30.0, "without a better validation", above=0, free=True)
     patience_steps: int | None = _field(None, "the same in steps; whichever comes first", at_least=1, free=True)
@@ -317,6 +319,10 @@ def _check_together(config: Config) -> None:
         model.patch_size <= cells,
         f"config.model.patch_size={model.patch_size} does not fit into the attention's map of {cells} x {cells} (a "
         "quarter of config.data.image_size); 3 is the paper's.",
+    )
+    demand(
+        loss.feature_matching_weight == 0 or loss.adversarial_weight > 0,
+        "config.loss.feature_matching_weight needs a discriminator; raise config.loss.adversarial_weight above 0.",
     )
     if model.discriminator == "patch":
         demand(

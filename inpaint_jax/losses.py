@@ -138,12 +138,12 @@ def hinge_generator_loss(fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:
 def patch_hinge_discriminator_loss(
     real_logits: Float[Array, "B h w"], fake_logits: Float[Array, "B h w"], touched: Float[Array, "B h w"]
 ) -> Float[Array, "B"]:
-    """The hinge loss over patches, of which only those count as fake that the hole touches (Suvorov et al. 2022).
+    """The hinge loss over cells, of which only those count as fake that the hole touches (Suvorov et al. 2022).
 
     Args:
         real_logits: of the photo.
         fake_logits: of the completed image.
-        touched: 1 where a patch of the completed image holds a missing pixel.
+        touched: 1 where a cell of the completed image holds a missing pixel.
     """
     fake = jnp.where(touched > 0, nn.relu(1 + fake_logits), nn.relu(1 - fake_logits))
     return (nn.relu(1 - real_logits) + fake).mean(axis=(1, 2))
@@ -167,9 +167,12 @@ def feature_matching_loss(
         the sum over the layers. A hole of less than 2 % counts as one of 2 %.
     """
     pairs = zip(features, target_features, strict=True)
-    distances = [jnp.abs(one - jax.lax.stop_gradient(other)).mean(axis=(1, 2, 3)) for one, other in pairs]
+    distances = [
+        jnp.abs(one.astype(jnp.float32) - jax.lax.stop_gradient(other).astype(jnp.float32)).mean(axis=(1, 2, 3))
+        for one, other in pairs
+    ]
     share = jnp.maximum((mask > 0.5).astype(jnp.float32).mean(axis=(1, 2)), 0.02)
-    return functools.reduce(operator.add, distances).astype(jnp.float32) / share
+    return functools.reduce(operator.add, distances) / share
 
 
 def wasserstein_critic_loss(real_logits: Float[Array, "B"], fake_logits: Float[Array, "B"]) -> Float[Array, "B"]:

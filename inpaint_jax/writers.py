@@ -39,7 +39,7 @@ class RunWriter:
             kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= first_step]
             write_file(path, "".join(kept))
         self._file = path.open("a")
-        self._events = SummaryWriter(str(self._workdir))
+        self._events = SummaryWriter(str(self._workdir), purge_step=first_step + 1 if first_step else None)
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -155,5 +155,7 @@ def best_validation(rows: Iterable[Mapping[str, Any]], select_by: str = "loss") 
         rows: of `read_metrics`.
         select_by: the run's config.train.select_by.
     """
+    if select_by == "last":
+        return max((row for row in rows if "validation/loss" in row), key=lambda row: row["step"], default=None)
     name = f"validation/{select_by}"
     return min((row for row in rows if row.get(name) is not None), key=lambda row: row[name], default=None)

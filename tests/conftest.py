@@ -188,7 +188,7 @@ def finished(make_config, made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def quickstart_workdir(made_once) -> Path:
-    """The workdir of the quickstart, trained as users do it, but for 40 steps; its config lies beside it.
+    """The workdir of the quickstart, trained for 40 steps; its config lies beside it.
 
     Most of a minute, for tests that are marked slow.
     """

@@ -117,6 +117,7 @@ ROWS = {
         ("--config.dtype=float8", "dtype"),
         ("--config.seed=-1", "seed"),
         ("--config.loss.coarse_weight=-1", "loss.coarse_weight"),
+        ("--config.loss.feature_matching_weight=1 --config.loss.adversarial_weight=0", "needs a discriminator; raise"),
         ("--config.loss.feature_matching_weight=1", "is for config.model.discriminator=patch; set it to 0"),
         (
             "--config.model.discriminator=patch --config.loss.adversarial=wgan_gp",
@@ -137,6 +138,8 @@ ROWS = {
         ("--methods=mean --data=folder:nowhere", "There is no folder 'nowhere'"),
         ("--methods=mean --data=", "give --data=folder:PATH"),
         ("--methods=mean --data=folder:{broken}", "None of the 1 images can be read"),
+        ("--methods=mean --data=skimage:validation --wide", "is for models with config.model.output=residual"),
+        ("--workdir=scenes --data=skimage:validation --wide", "does nothing at a --size of 64; give 128 or more"),
         ("--methods=mean --size=8", "--size must be at least 11"),
         ("--methods=mean --size=big", "a whole number is wanted"),
         ("--methods=mean --limit=0", "--limit must be at least 1"),

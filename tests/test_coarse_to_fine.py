@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.inference import coarse_to_fine
+from inpaint_jax.demo.studio import Studio
+from inpaint_jax.evaluation.methods import Methods
+from inpaint_jax.inference import coarse_to_fine, files
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.nets.fill import around, tension_spline
 
@@ -67,6 +69,33 @@ def test_edges_go_on_into_wide_holes(inpainter):
     hole = square(96, 256, 256)
     errors = [np.abs(inpainter(scene, hole, wide=wide).astype(float) - scene)[hole].mean() for wide in (False, True)]
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_whoever_fills_a_photo_may_ask_for_it(inpainter, photo, tmp_path):
+    """The command, the page and evaluations: with the result of `Inpainter`, in one pass or in more."""
+    hole = square(50)
+    expected = {wide: inpainter(photo, hole, wide=wide) for wide in (True, False)}
+    assert (expected[True] != expected[False]).any()
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(hole).save(tmp_path / "hole.png")
+    for wide in (True, False):
+        rules = files.HoleRules(wide=wide)
+        files.inpaint_file(inpainter, tmp_path / "photo.png", tmp_path / "hole.png", tmp_path / f"{wide}.png", rules)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{wide}.png")), expected[wide])
+        with Methods((), {"model": inpainter}, 0, wide=wide) as methods:
+            np.testing.assert_array_equal(methods(photo[None], hole[None])["model"][0], expected[wide])
+    np.testing.assert_array_equal(Studio(inpainter, None).fill(photo, hole, None, 160).pixels, expected[True])
+
+
+def test_temperatures_and_switches_hold_at_every_size(inpainter, photo):
+    images, holes = np.stack([photo, photo[::-1]]), np.stack([square(50)] * 2)
+    with pytest.raises(ValueError, match=r"one for each image and head, of shape \(2, 2\), not \(3, 2\)"):
+        inpainter.predict(images, holes, temperatures=np.ones((3, 2)), wide=True)
+    given = np.float32([[0.1, 0.2], [0.3, 0.4]])
+    made = inpainter.predict(images, holes, temperatures=given, margin=0, wide=True)
+    np.testing.assert_array_equal(made.temperatures, given)
+    alone = inpainter.predict(images[1:], holes[1:], temperatures=given[1:], margin=0, wide=True)
+    np.testing.assert_array_equal(made.completed[1], alone.completed[0])
 
 
 def test_each_image_by_itself_and_narrow_holes_as_ever(inpainter, photo):

@@ -11,6 +11,7 @@ from inpaint_jax.config import Config, Optimizer, Train
 from inpaint_jax.nets.discriminator import GlobalLocalDiscriminator, PatchDiscriminator, local_crops
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import Generator
+from inpaint_jax.systems import critics, make_system
 from inpaint_jax.systems.critics import GlobalLocalCritic, PatchCritic
 from inpaint_jax.systems.mhtma import learning_rate
 from inpaint_jax.systems.state import create_state
@@ -328,3 +329,34 @@ def test_a_patch_critic_calls_fake_what_the_hole_touches(parts):
     for name in ("generator", "discriminator", "spectral"):
         old = jax.tree.leaves(getattr(state, name))
         assert any((a != b).any() for a, b in zip(old, jax.tree.leaves(getattr(new, name)), strict=True))
+
+
+def test_cells_of_a_size_that_eight_does_not_divide(parts):
+    """What the hole touches has the shape of the logits, and the last cells reach beyond the image."""
+    critic = PatchCritic(PatchDiscriminator(width=2), feature_matching=False)
+    mask = np.zeros((1, 20, 20), bool)
+    mask[0, 19, 19] = True
+    variables = jax.eval_shape(lambda: critic.init(jax.random.key(0), 20))
+    image, batch = jax.ShapeDtypeStruct((1, 20, 20, 3), np.float32), {"mask": mask}
+
+    def terms(variables, image):
+        return critic.generator_terms(variables["params"], variables["batch_stats"], image, image, batch)
+
+    assert jax.eval_shape(terms, variables, image).keys() == {"adversarial"}
+    (touched,) = critics._touched(jnp.asarray(mask))
+    assert touched.shape == (3, 3)
+    assert touched.sum() == touched[2, 2] == 1
+
+
+def test_a_config_may_ask_for_the_patch_critic(make_config):
+    fields = {"model__discriminator": "patch", "loss__feature_matching_weight": 0.1}
+    system = make_system(Config.read(make_config(**fields)))
+    state = jax.eval_shape(system.initial_state, jax.random.key(0))
+    batch = {
+        "image": jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), np.uint8),
+        "mask": jax.ShapeDtypeStruct((2, SIZE, SIZE), bool),
+        "crop": jax.ShapeDtypeStruct((2, 2), np.int32),
+    }
+    new, logged = jax.eval_shape(system.train_step, state, batch, None)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    assert {"loss/adversarial", "loss/feature_matching", "loss/discriminator", "logit/fake"} <= logged.keys()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -52,6 +53,25 @@ def test_tensorboard_reads_the_numbers(tmp_path):
     assert (image.step, image.height, image.width) == (3, 8, 8)
 
 
+def test_tensorboard_forgets_what_will_be_written_again(tmp_path):
+    for first_step, value in ((0, 1.0), (2, 2.0)):
+        with RunWriter(tmp_path, first_step) as writer:
+            for step in range(first_step + 1, first_step + 4):
+                writer.write(step, step / 10, {"loss": value})
+        time.sleep(1.1)  # files are named and read by the second
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(scalar.step, scalar.value) for scalar in events.Scalars("loss")] == [
+        (1, 1),
+        (2, 1),
+        (3, 2),
+        (4, 2),
+        (5, 2),
+    ]
+
+
 def test_sheet_shows_every_pixel():
     rng = np.random.default_rng(0)
     columns = {"bytes": rng.integers(0, 256, (2, 5, 7, 3), np.uint8), "floats": rng.random((2, 5, 7, 3), np.float32)}
@@ -83,4 +103,5 @@ def test_the_best_validation_is_that_of_the_selection():
     ]
     assert best_validation(rows)["step"] == 6
     assert best_validation(rows, "hole_l1")["step"] == 9
+    assert best_validation(rows, "last")["step"] == 9
     assert best_validation(rows[1:2]) is None

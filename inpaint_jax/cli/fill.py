@@ -48,7 +48,9 @@ def run(values: flags.FlagValues) -> int:
     """Hands over to `inference.files.inpaint_files`; 0, or 1 if some photos failed, or 2 if all did."""
     from inpaint_jax.inference import files
 
-    rules = files.HoleRules(values.invert_mask, values.resize_mask, values.invert_sketch, values.wide)
+    rules = files.HoleRules(
+        invert=values.invert_mask, resize=values.resize_mask, invert_sketch=values.invert_sketch, wide=values.wide
+    )
     summary = files.inpaint_files(
         values.checkpoint, values.image, values.output, values.mask, values.sketch, step=values.step, rules=rules
     )

@@ -201,9 +201,21 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
     resize = data.resize
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
+    if settings.wide:
+        _check_wide(settings, inpainters)
+        identity["wide"] = True
     if sketches is not None:  # no entry without sketches, so that old evaluations keep their identity
         identity["sketches"] = {**sketches.settings, "digest": sketches.digest}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
+
+
+def _check_wide(settings: Settings, inpainters: Mapping[str, Inpainter]) -> None:
+    able = [model for model in inpainters.values() if model.fills_wide_holes]
+    if not able or settings.sketches not in (None, "none"):
+        raise UserError("--wide is for models with config.model.output=residual, without sketches; leave it out.")
+    smallest = 2 * min(model.image_size for model in able)
+    if settings.size is not None and settings.size < smallest:
+        raise UserError(f"--wide does nothing at a --size of {settings.size}; give {smallest} or more.")
 
 
 class _Run:
@@ -468,7 +480,6 @@ def _identity(
         "resize": resize,
         "masks": settings.masks,
         "pairing": settings.pairing,
-        "wide": settings.wide,
         "limit": settings.limit,
         "seed": settings.seed,
         "batch_size": settings.batch_size,

@@ -1,4 +1,4 @@
-"""Wide holes of large photos, filled at a smaller size first: the geometry, and the two numbers that it takes.
+"""Wide holes of large photos, filled at a smaller size first: the geometry and its numbers.
 
 A network that learned from small crops knows holes of a few pixels. A wide hole is therefore filled at half the size,
 or a quarter, ..., at which it is as narrow as those; what comes of it, enlarged, is what the hole holds at first at the
@@ -12,7 +12,7 @@ BLUR = 2.5
 """Pixels of the larger size: networks that learned to sharpen a smooth fill would sharpen a sharp guess twice."""
 
 SHARE = 0.5
-"""Of a residual that is taken where a still larger size follows; the last one takes all of it."""
+"""Of the residual that is taken at the sizes between; the smallest, which has no guess, and the last take all of it."""
 
 # Of a pixel at half the size, from which on it counts as given.
 _GIVEN_FROM = 0.3

@@ -69,7 +69,7 @@ class Inpainter:
 
     Images are padded by reflection to one of a few sizes (see `padded_side`) and cropped afterwards; one program is
     compiled for every padded size and batch size, and kept. Batches are split over all local devices; a single image
-    runs on the first.
+    runs on the first, as do the images of a batch whose wide holes are filled at smaller sizes first.
 
     Args:
         config: of the run that trained the generator.
@@ -84,6 +84,7 @@ class Inpainter:
         name: of the config.
         image_size: side of the images that the generator was trained on.
         guided: whether it takes sketches.
+        fills_wide_holes: whether `predict` heeds `wide`.
         needs_sketch: whether it was never trained without one (config.data.sketch_dropout 0, as in the paper), so that
             it is not run without one either.
     """
@@ -95,6 +96,7 @@ class Inpainter:
         self.name = config.name
         self.image_size = config.data.image_size
         self.guided = config.model.sketch
+        self.fills_wide_holes = config.model.output == "residual"
         self.needs_sketch = self.guided and config.data.sketch_dropout == 0
         self.generator = make_generator(config)
         devices = jax.local_devices()
@@ -177,8 +179,8 @@ class Inpainter:
             without: what the refinement is to do without: "convolution", "attention", "head_0", "head_1", ...; to see
                 what each is good for (Fig. 8).
             temperatures: [B, K] to use instead of the learned ones.
-            wide: fill wide holes at smaller sizes first, each image by itself: edges go on into them, at a third more
-                time. It needs a generator that gives residuals, and is not done with sketches. The paper does not.
+            wide: fill wide holes at smaller sizes first, see `coarse_to_fine`, each image by itself: edges go on into
+                them. Not done with sketches, nor if the generator does not give residuals. The paper has one pass.
 
         Returns:
             Prediction. `completed` holds the given pixels bit for bit.
@@ -187,27 +189,8 @@ class Inpainter:
             ValueError: shapes or types do not fit, a mask is ambiguous, the generator knows no sketches or needs
                 one, or has nothing of a name in `without`.
         """
+        wide = wide and sketches is None and self.fills_wide_holes
         images, holes, sketches = self._checked(images, masks, sketches)
-        if wide and sketches is None and self.generator.output == "residual":
-            if len(images) > 1:
-                return _joined(
-                    [
-                        self.predict(
-                            images[i : i + 1],
-                            holes[i : i + 1],
-                            margin=margin,
-                            without=without,
-                            temperatures=None if temperatures is None else temperatures[i : i + 1],
-                            wide=True,
-                        )
-                        for i in range(len(images))
-                    ]
-                )
-            guess = self._guess(images[0], holes[0])
-        else:
-            guess = None
-        params = self._params_on_one if len(images) == 1 else self._params_on_all
-        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches, guess)]
         if temperatures is not None:
             temperatures = np.asarray(temperatures, np.float32)
             if not np.isfinite(temperatures).all():
@@ -218,23 +201,38 @@ class Inpainter:
                     f"temperatures must be one for each image and head, of shape {(len(images), heads)}, not "
                     f"{temperatures.shape}."
                 )
-            temperatures = self._repeat_last(temperatures)
+        if wide and len(images) > 1:  # holes of different widths take different sizes
+            alone = partial(self.predict, margin=margin, without=without, wide=True)
+            given = [None] * len(images) if temperatures is None else temperatures[:, None]
+            return _joined(
+                [alone(*one[:2], temperatures=one[2]) for one in zip(images[:, None], holes[:, None], given)]
+            )
         switches = tuple(sorted(without))
+        guess = self._guess(images[0], holes[0], switches, temperatures) if wide else None
+        params = self._params_on_one if len(images) == 1 else self._params_on_all
+        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches, guess)]
+        if temperatures is not None:
+            temperatures = self._repeat_last(temperatures)
         outputs = jax.device_get(_run(self.generator, margin, switches, params, *inputs, temperatures))
         count, height, width, _ = images.shape
         coarse, refined = (x[:count, :height, :width] for x in outputs[:2])
         completed = np.where(holes[..., None], refined, images)
         return Prediction(completed, coarse, refined, temperatures=outputs[2][:count])
 
-    def _guess(self, image: np.ndarray, hole: np.ndarray) -> np.ndarray | None:
+    def _guess(
+        self, image: np.ndarray, hole: np.ndarray, without: tuple[str, ...], temperatures: np.ndarray | None
+    ) -> np.ndarray | None:
         """What a hole may hold, float32 [1, H, W, 3], by filling it at smaller sizes; None if it is not wide."""
         if not coarse_to_fine.is_wide(hole, self.image_size):
             return None
         small, small_hole = coarse_to_fine.halve(image, hole)
-        guess = self._guess(small, small_hole)
-        inputs = [None if x is None else self._put(x) for x in (small[None], small_hole[None], None, guess)]
+        if small_hole.all():
+            return None
+        guess = self._guess(small, small_hole, without, temperatures)
+        no_lines = np.zeros_like(small_hole)[None] if self.guided else None
+        inputs = [None if x is None else self._put(x) for x in (small[None], small_hole[None], no_lines, guess)]
         share = None if guess is None else coarse_to_fine.SHARE
-        outputs = jax.device_get(_run(self.generator, 0, (), self._params_on_one, *inputs, None, share))
+        outputs = jax.device_get(_run(self.generator, 0, without, self._params_on_one, *inputs, temperatures, share))
         height, width = small_hole.shape
         completed = np.where(small_hole[..., None], outputs[1][0, :height, :width], small)
         return coarse_to_fine.enlarge(completed, *hole.shape)[None]

@@ -1,6 +1,7 @@
 """The spectral-norm global-local discriminator of Section III-A, and one that judges every patch."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -77,15 +78,17 @@ class GlobalLocalDiscriminator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """A logit for every patch of an image, by convolutions alone, as SN-PatchGAN (Yu et al. 2019); it is told the hole.
+    """A logit for every cell of 8 x 8 pixels, by convolutions alone, as SN-PatchGAN (Yu et al. 2019); told the hole.
 
-    Three 5 x 5 convolutions with stride 2 and two 3 x 3 ones, all spectrally normalised: a logit sees 61 x 61 pixels.
-    Yu et al. have six with stride 2, for images of 256 x 256 and larger.
+    Three 5 x 5 convolutions with stride 2 and two 3 x 3 ones, all spectrally normalised: a logit sees 61 x 61 pixels
+    around its cell. Yu et al. have six with stride 2, for images of 256 x 256 and larger.
 
     Attributes:
         width: channels of the first layer (Yu et al.: 64); the deepest have four times as many.
         dtype: of the computation; normalisation and logits are float32.
     """
+
+    STRIDE: ClassVar[int] = 8
 
     width: int = 64
     dtype: DTypeLike = jnp.float32
@@ -94,7 +97,7 @@ class PatchDiscriminator(nn.Module):
     def __call__(
         self, image: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"], *, update_stats: bool
     ) -> tuple[Float[Array, "B h w"], list[Float[Array, "..."]]]:
-        """How real each patch looks.
+        """How real each cell looks.
 
         Args:
             image: in [0, 1].
@@ -102,27 +105,24 @@ class PatchDiscriminator(nn.Module):
             update_stats: whether to carry the power iteration on (in `batch_stats`).
 
         Returns:
-            logits in float32, an eighth of the image's size, and the features [B, _, _, C] of every layer before them.
+            logits in float32, a STRIDE-th of the image's size, rounded up; and the features [B, _, _, C] of every
+            layer before them.
         """
         hole = (mask > 0.5).astype(image.dtype)[..., None]
         x, features = jnp.concatenate([2 * image - 1, hole], axis=-1), []
         for i, (factor, side, stride) in enumerate([(1, 5, 2), (2, 5, 2), (4, 5, 2), (4, 3, 1)]):
-            x = nn.leaky_relu(self._convolve(x, factor * self.width, side, stride, f"conv_{i}", update_stats), _SLOPE)
+            conv = self._conv(factor * self.width, side, stride, f"conv_{i}", self.dtype)
+            x = nn.leaky_relu(nn.SpectralNorm(conv, name=f"conv_{i}_norm")(x, update_stats=update_stats), _SLOPE)
             features.append(x)
-        return self._convolve(x, 1, 3, 1, "logit", update_stats)[..., 0].astype(jnp.float32), features
+        logit = self._conv(1, 3, 1, "logit", jnp.float32)
+        x = nn.SpectralNorm(logit, name="logit_norm")(x.astype(jnp.float32), update_stats=update_stats)
+        return x[..., 0], features
 
-    def _convolve(
-        self, x: jax.Array, channels: int, side: int, stride: int, name: str, update_stats: bool
-    ) -> jax.Array:
-        conv = nn.Conv(
-            channels,
-            (side, side),
-            strides=stride,
-            conv_general_dilated=conv_general_dilated,
-            dtype=self.dtype,
-            name=name,
+    def _conv(self, channels: int, side: int, stride: int, name: str, dtype: DTypeLike) -> nn.Conv:
+        size = (side, side)
+        return nn.Conv(
+            channels, size, strides=stride, conv_general_dilated=conv_general_dilated, dtype=dtype, name=name
         )
-        return nn.SpectralNorm(conv, name=f"{name}_norm")(x, update_stats=update_stats)
 
 
 def local_crops(

@@ -112,7 +112,7 @@ def _refine(
         s = patch_products(pixels, features, patch_size) * (inverse_query_norm * inverse_key_norm)
         weights = jax.nn.softmax(jnp.where(valid, s / temperature, -mask_bias), axis=(-2, -1))
         # Queries of the last tiles that lie outside the map lay down nothing.
-        rows, columns = (top + jnp.arange(tile[0]) < height, left + jnp.arange(tile[1]) < width)
+        rows, columns = top + jnp.arange(tile[0]) < height, left + jnp.arange(tile[1]) < width
         weights = (weights * jnp.outer(rows, columns)[None, :, :, None, None]).astype(features.dtype)
         spread = spread_along_diagonals(weights, patch_size, keep="all")
         return inner_products("byxij,bijc->byxc", spread, features)

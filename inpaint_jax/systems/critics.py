@@ -65,7 +65,7 @@ class GlobalLocalCritic:
     ):
         self._network: Any = network
         self._crop_size, self._seed = crop_size, seed
-        self._penalty_weight = 0.0 if network.spectral_norm else gradient_penalty_weight
+        self._spectral_norm, self._penalty_weight = network.spectral_norm, gradient_penalty_weight
 
     def init(self, key: jax.Array, image_size: int) -> dict[str, Any]:
         """See `Critic`."""
@@ -81,7 +81,7 @@ class GlobalLocalCritic:
         stats = updates.get("batch_stats", {})  # without spectral norms there is nothing to update
         on_real, on_fake = logits.reshape(-1, 2).T
         logged = {"logit/real": on_real.mean(), "logit/fake": on_fake.mean()}
-        if self._network.spectral_norm:
+        if self._spectral_norm:
             return losses.hinge_discriminator_loss(on_real, on_fake).mean(), (stats, logged)
         # The critic cuts the crop out of the image, so this is the slope through both of its branches.
         between = _on_lines(fake, real, self._seed, step)
@@ -104,17 +104,19 @@ class GlobalLocalCritic:
 
 
 class PatchCritic:
-    """A logit for every patch, which counts as fake if some of it was missing, and the distance between features.
+    """A logit for every cell of 8 x 8 pixels, which counts as fake if one of them was missing, and feature matching.
 
-    Yu et al. 2019 (SN-PatchGAN) judge patches by the hinge loss, all of a completed image as fake; Suvorov et al. 2022
-    (LaMa) call only those fake that a hole touches, and add feature matching (Wang et al. 2018, pix2pixHD).
+    Yu et al. 2019 (SN-PatchGAN) judge by the hinge loss, all of a completed image as fake; Suvorov et al. 2022 (LaMa)
+    call only those cells fake that a hole touches, and add feature matching (Wang et al. 2018, pix2pixHD).
 
     Args:
         network: judges.
+        feature_matching: whether the generator is to match its features, too.
     """
 
-    def __init__(self, network: PatchDiscriminator):
+    def __init__(self, network: PatchDiscriminator, *, feature_matching: bool = True):
         self._network: Any = network
+        self._feature_matching = feature_matching
 
     def init(self, key: jax.Array, image_size: int) -> dict[str, Any]:
         """See `Critic`."""
@@ -129,7 +131,7 @@ class PatchCritic:
             {"params": params, "batch_stats": stats}, both, holes, update_stats=True, mutable=["batch_stats"]
         )
         on_real, on_fake = logits.reshape(-1, 2, *logits.shape[1:]).swapaxes(0, 1)
-        touched = _touched(batch["mask"], logits.shape[1:])
+        touched = _touched(batch["mask"])
         logged = {"logit/real": on_real.mean(), "logit/fake": _mean_where(on_fake, touched).mean()}
         loss = losses.patch_hinge_discriminator_loss(on_real, on_fake, touched).mean()
         return loss, (updates["batch_stats"], logged)
@@ -138,20 +140,20 @@ class PatchCritic:
         """See `Critic`."""
         variables = {"params": params, "batch_stats": stats}
         logits, of_fake = self._network.apply(variables, fake, batch["mask"], update_stats=False)
-        _, of_real = self._network.apply(variables, real, batch["mask"], update_stats=False)
-        touched = _touched(batch["mask"], logits.shape[1:])
-        return {
-            "adversarial": losses.hinge_generator_loss(_mean_where(logits, touched)),
-            "feature_matching": losses.feature_matching_loss(of_fake, of_real, batch["mask"]),
-        }
+        terms = {"adversarial": losses.hinge_generator_loss(_mean_where(logits, _touched(batch["mask"])))}
+        if self._feature_matching:
+            _, of_real = self._network.apply(variables, real, batch["mask"], update_stats=False)
+            terms["feature_matching"] = losses.feature_matching_loss(of_fake, of_real, batch["mask"])
+        return terms
 
 
-def _touched(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Which cells of a grid [B, h, w] over the image hold a missing pixel; the last ones may reach beyond it."""
-    sides = [-(-size // count) for size, count in zip(mask.shape[1:], shape)]
-    beyond = [(0, side * count - size) for side, count, size in zip(sides, shape, mask.shape[1:])]
+def _touched(mask: jax.Array) -> jax.Array:
+    """Which cells of 8 x 8 pixels, one for each logit, hold a missing one; the last ones may reach beyond the image."""
+    side = PatchDiscriminator.STRIDE
+    beyond = [(0, -size % side) for size in mask.shape[1:]]
     cells = jnp.pad((mask > 0.5).astype(jnp.float32), ((0, 0), *beyond))
-    return cells.reshape(-1, shape[0], sides[0], shape[1], sides[1]).max(axis=(2, 4))
+    batch, height, width = cells.shape
+    return cells.reshape(batch, height // side, side, width // side, side).max(axis=(2, 4))
 
 
 def _mean_where(values: jax.Array, where: jax.Array) -> jax.Array:

@@ -90,7 +90,8 @@ def make_critic(config: Config) -> Critic:
     """The discriminator of a config, with its losses."""
     model, loss, dtype = config.model, config.loss, jnp.dtype(config.dtype)
     if model.discriminator == "patch":
-        return PatchCritic(PatchDiscriminator(model.discriminator_width, dtype))
+        network = PatchDiscriminator(model.discriminator_width, dtype)
+        return PatchCritic(network, feature_matching=loss.feature_matching_weight > 0)
     return GlobalLocalCritic(
         GlobalLocalDiscriminator(
             model.discriminator_width,

@@ -262,7 +262,8 @@ class _Run:
             programs.mesh,
             unguided=unguided,
         )
-        score = means[selected]
+        shown = "loss" if selected == "last" else selected
+        score = -float(step) if selected == "last" else means[selected]
         if not math.isfinite(score):
             raise TrainingDivergedError(f"the validation's {selected} is {score} at step {step}")
         best = self.progress.update(step, score)
@@ -279,8 +280,8 @@ class _Run:
         _log.info(
             "step %d: validation %s %.4f (%s); PSNR in dB: %s",
             step,
-            selected,
-            score,
+            shown,
+            means[shown],
             "best so far" if best else f"best {self.progress.best_score:.4f} at step {self.progress.best_step}",
             ", ".join(f"{_SHOWN[name]} {decibels[name]}" for name in _SHOWN if name in decibels),
         )

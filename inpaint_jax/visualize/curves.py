@@ -37,6 +37,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         rows,
         {
             "loss/discriminator": "discriminator's loss",
+            "loss/feature_matching": "feature matching",
             "logit/real": "D(photo)",
             "logit/fake": "D(completed)",
             "loss/gradient_penalty": "gradient penalty, before its weight",
