@@ -255,7 +255,7 @@ def _conv(layer: dict[str, jax.Array], x: jax.Array, stride: int = 1, padding: s
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )
-    return jax.nn.relu(x + layer["bias"])
+    return jax.nn.relu(x + jnp.reshape(layer["bias"], (1, 1, 1, -1)))
 
 
 def _chain(block: dict[str, Any], x: jax.Array, *names: str) -> jax.Array:
