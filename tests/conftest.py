@@ -188,7 +188,7 @@ def finished(make_config, made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def quickstart_workdir(made_once) -> Path:
-    """The workdir of the quickstart, trained for 40 steps; its config lies beside it.
+    """The workdir of the quickstart, trained for 60 steps; its config lies beside it.
 
     Most of a minute, for tests that are marked slow.
     """
@@ -197,8 +197,7 @@ def quickstart_workdir(made_once) -> Path:
         folder.mkdir()
         (folder / "short.py").write_text(
             "from configs import quickstart\n\n\ndef get_config(variant=None):\n"
-            "    config = quickstart.get_config(variant)\n    config.train.max_steps = 40\n"
-            "    config.optimizer.warmup_steps = 5\n    return config\n"
+            "    config = quickstart.get_config(variant)\n    config.train.max_steps = 60\n    return config\n"
         )
         command = [sys.executable, "train.py", f"--config={folder / 'short.py'}", f"--workdir={folder / 'run'}"]
         subprocess.run(command, cwd=REPOSITORY, check=True, timeout=900)

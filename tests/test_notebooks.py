@@ -59,7 +59,7 @@ def test_runs_on_the_quickstart(name, quickstart_workdir, photos, monkeypatch):
     assert len(shown) == expected
     assert all(picture.std() > 10 for picture in shown)
     if name == "01_quickstart":
-        assert "Nothing to do: the limit of 40 steps is reached" in texts(executed)
+        assert "Nothing to do: the limit of 60 steps is reached" in texts(executed)
     if name in ("01_quickstart", "04_results"):
         tables = [
             output.data["text/markdown"] for output in outputs(executed) if "text/markdown" in output.get("data", {})
