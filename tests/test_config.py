@@ -59,7 +59,7 @@ def test_configs_load_and_keep_the_papers_settings(name):
         ({"loss__l1": "median"}, "config.loss.l1 must be mean or by_area or relative, not 'median'."),
         ({"model__fill": "telea"}, "config.model.fill must be constant or tension_spline, not 'telea'."),
         ({"model__output": "sum"}, "config.model.output must be image or residual, not 'sum'."),
-        ({"train__select_by": "psnr"}, "config.train.select_by must be loss or hole_l1, not 'psnr'."),
+        ({"train__select_by": "psnr"}, "config.train.select_by must be loss or hole_l1 or last, not 'psnr'."),
         ({"optimizer__schedule": "linear"}, "config.optimizer.schedule must be constant or cosine, not 'linear'."),
         ({"optimizer__ema_decay": 1.0}, "config.optimizer.ema_decay must be at least 0 and below 1, not 1.0."),
         (
