@@ -139,7 +139,7 @@ ROWS = {
         ("--methods=mean --data=", "give --data=folder:PATH"),
         ("--methods=mean --data=folder:{broken}", "None of the 1 images can be read"),
         ("--methods=mean --data=skimage:validation --wide", "is for models with config.model.output=residual"),
-        ("--workdir=scenes --data=skimage:validation --wide", "does nothing at a --size of 64; give 128 or more"),
+        ("--workdir=scenes --data=skimage:validation --wide", "; give 128 or more"),
         ("--methods=mean --size=8", "--size must be at least 11"),
         ("--methods=mean --size=big", "a whole number is wanted"),
         ("--methods=mean --limit=0", "--limit must be at least 1"),
