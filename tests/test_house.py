@@ -27,22 +27,21 @@ MAY_IMPORT = {
     # the commands
     "cli": "models config training evaluation inference sketching report demo compilation errors",
     "demo": "inference data features errors",
-    "report": "evaluation checkpoints runs writers visualize files errors",
-    "inspection": "arrays inference sketching config runs checkpoints data visualize features metrics nets",
+    "report": "evaluation runs writers visualize files errors",
+    "inspection": "arrays inference sketching config runs data visualize features metrics nets",
     # what commands start
     "training": "systems models sketching devices runs checkpoints data writers visualize config nets features errors",
-    "evaluation": "inference models sketching config "
-    "checkpoints data writers visualize features losses metrics nets files errors",
-    "inference": "models config data visualize features nets systems files errors",
+    "evaluation": "inference models sketching config data visualize features metrics nets files errors",
+    "inference": "models config data nets systems files errors",
     "sketching": "data features files errors",
     # whole models
-    "systems": "config data devices nets losses metrics features errors",
+    "systems": "config data nets losses metrics features errors",
     "models": "systems config runs checkpoints files errors",
     # what talks to the disk, and to the devices
     "runs": "config files errors",
     "config": "losses nets errors",
     "checkpoints": "devices files errors",
-    "data": "files errors",
+    "data": "errors",
     "writers": "files errors",
     "visualize": "",
     "compilation": "files",
@@ -98,6 +97,10 @@ SOURCE_FOLDERS = (PACKAGE, "configs", "tests", "benchmarks", "notebooks")
 
 def test_imports_point_downwards():
     assert upward_imports(REPOSITORY) == []
+
+
+def test_no_permission_is_left_from_before():
+    assert unused_permissions(REPOSITORY) == []
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.why)
@@ -186,6 +189,21 @@ def upward_imports(root: Path) -> list[str]:
             if target not in (None, part) and not inside(target, MAY_IMPORT.get(part, "")):
                 faults.append(f"{where}:{line}: {part or PACKAGE} -> {target}")
     return faults
+
+
+def unused_permissions(root: Path) -> list[str]:
+    """What MAY_IMPORT allows and nobody does, as "part -> part"."""
+    used = {
+        (part_of(source.name), imported_part(name, root))
+        for source in sources(root)
+        for _, name in imports(source, root)
+    }
+    return [
+        f"{part} -> {permitted}"
+        for part, row in MAY_IMPORT.items()
+        for permitted in row.split()
+        if not any(here == part and target and inside(target, permitted) for here, target in used)
+    ]
 
 
 def broken(rule: Rule, root: Path) -> list[str]:
