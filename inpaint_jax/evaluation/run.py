@@ -183,6 +183,8 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
         check_method(name)
     if not inpainters and not settings.classical:
         raise UserError("There is nothing to evaluate; give a --workdir, or --methods.")
+    if settings.wide:
+        _check_wide(settings, inpainters)
     if inception_params is None:
         features, fid_note = _open_inception(settings.fid)
     else:
@@ -202,19 +204,18 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
     if settings.wide:
-        _check_wide(settings, inpainters)
         identity["wide"] = True
     if sketches is not None:  # no entry without sketches, so that old evaluations keep their identity
         identity["sketches"] = {**sketches.settings, "digest": sketches.digest}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
 
 
-def _check_wide(settings: Settings, inpainters: Mapping[str, Inpainter]) -> None:
+def _check_wide(settings: _FullSettings, inpainters: Mapping[str, Inpainter]) -> None:
     able = [model for model in inpainters.values() if model.fills_wide_holes]
     if not able or settings.sketches not in (None, "none"):
         raise UserError("--wide is for models with config.model.output=residual, without sketches; leave it out.")
     smallest = 2 * min(model.image_size for model in able)
-    if settings.size is not None and settings.size < smallest:
+    if settings.size < smallest:
         raise UserError(f"--wide does nothing at a --size of {settings.size}; give {smallest} or more.")
 
 

@@ -204,9 +204,8 @@ class Inpainter:
         if wide and len(images) > 1:  # holes of different widths take different sizes
             alone = partial(self.predict, margin=margin, without=without, wide=True)
             given = [None] * len(images) if temperatures is None else temperatures[:, None]
-            return _joined(
-                [alone(*one[:2], temperatures=one[2]) for one in zip(images[:, None], holes[:, None], given)]
-            )
+            each = zip(images[:, None], holes[:, None], given)
+            return _joined([alone(image, hole, temperatures=own) for image, hole, own in each])
         switches = tuple(sorted(without))
         guess = self._guess(images[0], holes[0], switches, temperatures) if wide else None
         params = self._params_on_one if len(images) == 1 else self._params_on_all

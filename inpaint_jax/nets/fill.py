@@ -98,7 +98,7 @@ def tension_spline(
 def around(
     guess: Float[AnyArray, "B H W 3"], image: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"]
 ) -> Float[Array, "B H W 3"]:
-    """What somebody already believes to be in the hole, brought into line with the given pixels.
+    """A guess at what the hole holds, brought into line with the given pixels.
 
     The guess and the image differ at the hole's border; the tension spline of that difference is added to the guess,
     as in Poisson image editing (Pérez et al. 2003).
@@ -106,7 +106,7 @@ def around(
     Args:
         guess: in [0, 1].
         image: in [0, 1].
-        mask: 1 = missing.
+        mask: 1 = missing; some pixels must be given.
 
     Returns:
         the image, with the guess in the hole.

@@ -114,7 +114,8 @@ def _tiles(run: Run) -> str:
         last = run.rows[-1]
         tiles.append(("steps", f"{last['step']:,}", f"epoch {last['epoch']:.1f}"))
     if best := run.best:
-        at = f"at step {best['step']:,}, the " + ("lowest" if run.select_by == "loss" else f"best by {run.select_by}")
+        which = {"loss": "lowest", "last": "last"}.get(run.select_by, f"best by {run.select_by}")
+        at = f"at step {best['step']:,}, the {which}"
         tiles.append(("validation loss", f"{best['validation/loss']:.4f}", at))
         if (psnr := best.get("validation/hole_psnr")) is not None:
             bar = best.get("validation/hole_psnr_mean_fill")

@@ -65,7 +65,7 @@ class GlobalLocalCritic:
     ):
         self._network: Any = network
         self._crop_size, self._seed = crop_size, seed
-        self._spectral_norm, self._penalty_weight = network.spectral_norm, gradient_penalty_weight
+        self._penalty_weight = gradient_penalty_weight
 
     def init(self, key: jax.Array, image_size: int) -> dict[str, Any]:
         """See `Critic`."""
@@ -81,7 +81,7 @@ class GlobalLocalCritic:
         stats = updates.get("batch_stats", {})  # without spectral norms there is nothing to update
         on_real, on_fake = logits.reshape(-1, 2).T
         logged = {"logit/real": on_real.mean(), "logit/fake": on_fake.mean()}
-        if self._spectral_norm:
+        if self._network.spectral_norm:
             return losses.hinge_discriminator_loss(on_real, on_fake).mean(), (stats, logged)
         # The critic cuts the crop out of the image, so this is the slope through both of its branches.
         between = _on_lines(fake, real, self._seed, step)

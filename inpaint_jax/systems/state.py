@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+if TYPE_CHECKING:
+    from inpaint_jax.systems.critics import Critic
 
 
 @flax.struct.dataclass
@@ -53,7 +56,7 @@ class TrainState:
 def create_state(
     key: jax.Array,
     generator: nn.Module,
-    critic: Any,
+    critic: "Critic",
     generator_optimizer: optax.GradientTransformation,
     discriminator_optimizer: optax.GradientTransformation,
     *,
@@ -66,7 +69,7 @@ def create_state(
     Args:
         key: PRNG key of the initial parameters.
         generator: the `Generator`.
-        critic: a `systems.critics.Critic`.
+        critic: the discriminator and its losses.
         generator_optimizer: of the generator.
         discriminator_optimizer: of the discriminator.
         image_size: side of the training images; it fixes the dense layers of a discriminator that has some.
@@ -80,13 +83,13 @@ def create_state(
     image = jnp.zeros((1, image_size, image_size, 3))
     lines = image[..., 0] if sketch else None
     params = generator.init(generator_key, image, image[..., 0], lines)["params"]
-    judge = critic.init(discriminator_key, image_size)
+    variables = critic.init(discriminator_key, image_size)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=params,
         average=jax.tree.map(jnp.copy, params) if average else {},
-        discriminator=judge["params"],
-        spectral=judge.get("batch_stats", {}),
+        discriminator=variables["params"],
+        spectral=variables.get("batch_stats", {}),
         generator_optimizer=generator_optimizer.init(params),
-        discriminator_optimizer=discriminator_optimizer.init(judge["params"]),
+        discriminator_optimizer=discriminator_optimizer.init(variables["params"]),
     )

@@ -53,32 +53,32 @@ def make_train_step(
         completed = jax.lax.stop_gradient(outputs.completed)
         logged = {}
 
-        params, spectral, d_optimizer = state.discriminator, state.spectral, state.discriminator_optimizer
+        discriminator, spectral, d_optimizer = state.discriminator, state.spectral, state.discriminator_optimizer
         if weights.adversarial:
             (d_loss, (stats, judged)), d_grads = jax.value_and_grad(critic.loss, has_aux=True)(
-                params, spectral, target, completed, batch, state.step
+                discriminator, spectral, target, completed, batch, state.step
             )
-            d_updates, d_optimizer = discriminator_optimizer.update(d_grads, d_optimizer, params)
-            params, spectral = optax.apply_updates(params, d_updates), stats
+            d_updates, d_optimizer = discriminator_optimizer.update(d_grads, d_optimizer, discriminator)
+            discriminator, spectral = optax.apply_updates(discriminator, d_updates), stats
             logged |= judged | {"loss/discriminator": d_loss, "gradient_norm/discriminator": optax.tree.norm(d_grads)}
 
         def generator_loss(outputs: GeneratorOutputs):
             terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
             if weights.adversarial:
-                terms |= critic.generator_terms(params, spectral, target, outputs.completed, batch)
+                terms |= critic.generator_terms(discriminator, spectral, target, outputs.completed, batch)
             return losses.generator_objective(terms, weights).mean(), terms
 
         (g_loss, terms), output_grads = jax.value_and_grad(generator_loss, has_aux=True)(outputs)
         (g_grads,) = pull_back(output_grads)
         g_updates, g_optimizer = generator_optimizer.update(g_grads, state.generator_optimizer, state.generator)
-        generated = optax.apply_updates(state.generator, g_updates)
+        params = optax.apply_updates(state.generator, g_updates)
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
 
         new_state = TrainState(
             step=state.step + 1,
-            generator=generated,
-            average=optax.incremental_update(generated, state.average, 1 - decay) if state.average else {},
-            discriminator=params,
+            generator=params,
+            average=optax.incremental_update(params, state.average, 1 - decay) if state.average else {},
+            discriminator=discriminator,
             spectral=spectral,
             generator_optimizer=g_optimizer,
             discriminator_optimizer=d_optimizer,
