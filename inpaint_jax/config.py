@@ -182,6 +182,13 @@ class Train:
     """How long, how often, and by what to choose."""
 
     init_from: str | None = _field(None, "workdir, exported file or name of a model whose networks the run starts from")
+    guesses: float = _field(
+        0.0,
+        "share of the training holes that start from what the generator makes of them at half the size, instead of the "
+        "fill; such a model fills wide holes from coarse to fine; for model.output=residual, without sketches",
+        at_least=0,
+        at_most=1,
+    )
     max_steps: int | None = _field(None, "no limit by default: early stopping ends the run", at_least=1, free=True)
     select_by: Literal["loss", "hole_l1", "last"] = _field(
         "loss",
@@ -333,6 +340,10 @@ def _check_together(config: Config) -> None:
             loss.feature_matching_weight == 0,
             "config.loss.feature_matching_weight is for config.model.discriminator=patch; set it to 0.",
         )
+    demand(
+        train.guesses == 0 or (model.output == "residual" and not model.sketch),
+        "config.train.guesses is for config.model.output=residual without sketches; set it to 0.",
+    )
     demand(data.zoom == 1 or not model.sketch, "config.data.zoom must be 1 with config.model.sketch.")
     for name in ("sketches", "validation_sketches"):
         demand(

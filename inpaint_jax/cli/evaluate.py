@@ -59,7 +59,7 @@ def define(values: flags.FlagValues) -> None:
         "workers", 2, "Processes that read images, and as many for classical methods.", flag_values=values
     )
     flags.DEFINE_bool(
-        "wide", False, "Models fill wide holes at smaller sizes first, as in inpaint-jax fill.", flag_values=values
+        "retouch", False, "Models fill as inpaint-jax fill does, with texture, not in one pass.", flag_values=values
     )
     flags.DEFINE_integer("samples", 6, "Rows of the picture sheet.", flag_values=values)
     flags.DEFINE_bool("save_images", False, "Write every completed image.", flag_values=values)
@@ -81,7 +81,7 @@ def run(values: flags.FlagValues) -> None:
         classical=values.methods,
         size=values.size,
         sketches=values.sketches,
-        wide=values.wide,
+        retouch=values.retouch,
         limit=values.limit,
         seed=values.seed,
         fid=values.fid,

@@ -40,7 +40,10 @@ def define(values: flags.FlagValues) -> None:
         "resize_mask", False, "Bring a mask or sketch of another size to that of its photo.", flag_values=values
     )
     flags.DEFINE_bool(
-        "wide", True, "Fill wide holes at smaller sizes first; --nowide is the paper's single pass.", flag_values=values
+        "plain",
+        False,
+        "One pass of the network over the whole photo, as in the paper: no windows, smaller sizes or texture.",
+        flag_values=values,
     )
 
 
@@ -49,7 +52,7 @@ def run(values: flags.FlagValues) -> int:
     from inpaint_jax.inference import files
 
     rules = files.HoleRules(
-        invert=values.invert_mask, resize=values.resize_mask, invert_sketch=values.invert_sketch, wide=values.wide
+        invert=values.invert_mask, resize=values.resize_mask, invert_sketch=values.invert_sketch, plain=values.plain
     )
     summary = files.inpaint_files(
         values.checkpoint, values.image, values.output, values.mask, values.sketch, step=values.step, rules=rules

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 
@@ -15,6 +14,7 @@ from inpaint_jax.data.sketches import sketch_from_edges
 from inpaint_jax.errors import UserError
 from inpaint_jax.features import pidinet
 from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inference.retouch import retouch, touched
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -31,7 +31,7 @@ class Filled:
 
     Attributes:
         pixels: uint8 [H, W, 3], at the photo's size; known pixels are bit-identical to the photo's.
-        worked_at: Height and width that the model worked at.
+        worked_at: Height and width that the model worked at, in the largest window.
         temperatures: float32 [K], temperature of each attention head.
         seconds: Time it took.
     """
@@ -97,14 +97,12 @@ class Studio:
         return cls(inpainter, edges)
 
     def fill(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int) -> Filled:
-        """Fills a hole, at a smaller size if the photo is large.
-
-        A large photo is shrunk and filled, and the filled part is enlarged into it: soft there, untouched elsewhere.
+        """Fills a hole, see `inference.retouch`.
 
         Args:
             photo: uint8 [H, W, 3], any size from 8 x 8 on.
             hole: bool [h, w], True = missing; the photo's shape at any scale, up to rounding.
-            lines: bool, like `hole`, True = line; None for no lines. They are thinned to one pixel, as in training.
+            lines: bool, like `hole`, True = line; None for no lines.
             side: Longest side that the model may work at.
 
         Returns:
@@ -116,29 +114,20 @@ class Studio:
         """
         started = time.perf_counter()
         self._check(photo, hole, lines)
-        height, width = photo.shape[:2]
-        scale = min(1.0, side / max(height, width))
-        shape = max(_SMALLEST_SIDE, round(height * scale)), max(_SMALLEST_SIDE, round(width * scale))
-        small = photo if shape == (height, width) else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
-        full_hole = touched(hole, (height, width))
-        # A pixel that covers any missing one counts as missing.
-        small_hole = touched(full_hole, shape)
-        if small_hole.all():
+        shape = photo.shape[:2]
+        full_hole = touched(hole, shape)
+        if full_hole.all():
             raise UserError("All of the photo is brushed, so nothing is left to continue from; erase some of the hole.")
-        drawn = None if lines is None else _thinned(touched(lines, shape))[None]
+        drawn = None if lines is None else touched(lines, shape)
         try:
-            made = self._inpainter.predict(small[None], small_hole[None], drawn, margin=0, wide=True)
+            made = retouch(self._inpainter, photo, full_hole, drawn, side=side)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise UserError(
                 "That is too large for the memory of this machine; choose a smaller working size."
             ) from error
-        completed = made.completed[0]
-        if shape != (height, width):
-            large = cv2.resize(completed, (width, height), interpolation=cv2.INTER_CUBIC)
-            completed = np.where(full_hole[..., None], large, photo)
-        return Filled(completed, shape, made.temperatures[0], time.perf_counter() - started)
+        return Filled(made.pixels, max(made.worked_at), made.temperatures, time.perf_counter() - started)
 
     def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:
         """The lines that PiDiNet finds in the photo, §IV-F.
@@ -194,23 +183,3 @@ def _same_proportions(drawn: tuple[int, ...], photo: tuple[int, ...]) -> bool:
     """Whether one shape is the other shrunk or enlarged, with each side rounded to whole pixels."""
     scale = max(drawn) / max(photo)
     return all(abs(a - b * scale) <= 1 for a, b in zip(drawn, photo))
-
-
-def touched(drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resizes a drawing; a pixel that covers any drawn pixel is drawn.
-
-    Args:
-        drawn: bool [h, w].
-        shape: Height and width of the result.
-    """
-    if drawn.shape == shape:
-        return drawn
-    grows = drawn.shape[0] <= shape[0]
-    way = cv2.INTER_NEAREST_EXACT if grows else cv2.INTER_AREA
-    return cv2.resize(drawn.astype(np.float32), shape[::-1], interpolation=way) > 0
-
-
-def _thinned(lines: np.ndarray) -> np.ndarray:
-    from skimage.morphology import skeletonize  # takes half a second; the start of the page need not wait for it
-
-    return skeletonize(lines)

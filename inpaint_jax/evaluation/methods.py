@@ -11,6 +11,7 @@ import numpy as np
 from inpaint_jax.data.workers import prepare_worker
 from inpaint_jax.evaluation import classical
 from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inference.retouch import retouch
 from inpaint_jax.nets.fill import tension_spline
 
 # The fill that models start from, as a method of its own: a model that is better has learned something.
@@ -35,16 +36,16 @@ class Methods:
         classical_names: Names of the methods to run beside the models, from `NAMES`.
         models: name -> Inpainter.
         workers: processes for the classical methods; 0 runs them in this one.
-        wide: whether models fill wide holes at smaller sizes first, see `Inpainter.predict`.
+        as_photos: whether models fill as users' photos are filled, see `inference.retouch`, without sketches.
 
     Attributes:
         names: Names of all methods, in the order of tables: models last.
     """
 
     def __init__(
-        self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int, *, wide: bool = False
+        self, classical_names: Sequence[str], models: Mapping[str, Inpainter], workers: int, *, as_photos: bool = False
     ):
-        self._wide = wide
+        self._as_photos = as_photos
         self._classical = tuple(name for name in classical_names if name != SPLINE)
         self._models = dict(models)
         self.names = (*classical_names, *self._models)
@@ -70,16 +71,20 @@ class Methods:
         """
         tasks = [(name, image, mask) for name in self._classical for image, mask in zip(images, masks)]
         futures = [self._pool.submit(classical.complete, *task) for task in tasks] if self._pool else None
-        by_model = {
-            name: model.predict(images, masks, sketches if model.guided else None, margin=0, wide=self._wide).completed
-            for name, model in self._models.items()
-        }
+        by_model = {name: self._complete(model, images, masks, sketches) for name, model in self._models.items()}
         if SPLINE in self.names:
             by_model[SPLINE] = np.asarray(_spline(images, masks))
         done = [f.result() for f in futures] if futures else [classical.complete(*task) for task in tasks]
         count = len(images)
         by_classical = {name: np.stack(done[i * count : (i + 1) * count]) for i, name in enumerate(self._classical)}
         return by_classical | by_model
+
+    def _complete(
+        self, model: Inpainter, images: np.ndarray, masks: np.ndarray, sketches: np.ndarray | None
+    ) -> np.ndarray:
+        if self._as_photos:
+            return np.stack([retouch(model, image, mask).pixels for image, mask in zip(images, masks)])
+        return model.predict(images, masks, sketches if model.guided else None, margin=0).completed
 
     def close(self) -> None:
         """Ends the processes."""

@@ -55,7 +55,7 @@ class Settings:
         size: side of the images; None takes config.data.image_size.
         sketches: Folder of `inpaint-jax sketch` with the sketches of `data`, for models that are guided by sketches.
             None or "none" runs them without; that is an error for a model that was never trained without sketches.
-        wide: whether models fill wide holes at smaller sizes first, see `Inpainter.predict`.
+        retouch: whether models fill as users' photos are filled, see `inference.retouch`, without sketches.
         limit: take only the first images.
         seed: Seed of the masks and of the choice of pictures.
         fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.
@@ -73,7 +73,7 @@ class Settings:
     classical: Sequence[str] = ()
     size: int | None = None
     sketches: str | None = None
-    wide: bool = False
+    retouch: bool = False
     limit: int | None = None
     seed: int = 0
     fid: str = "auto"
@@ -125,7 +125,7 @@ def evaluate(
     settings = plan.settings
     output.withdraw(output_dir)
     with (
-        Methods(settings.classical, plan.models, settings.workers, wide=settings.wide) as methods,
+        Methods(settings.classical, plan.models, settings.workers, as_photos=settings.retouch) as methods,
         logging_redirect_tqdm(),
     ):
         run = _Run(plan, methods, state, output_dir)
@@ -183,8 +183,8 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
         check_method(name)
     if not inpainters and not settings.classical:
         raise UserError("There is nothing to evaluate; give a --workdir, or --methods.")
-    if settings.wide:
-        _check_wide(settings, inpainters)
+    if settings.retouch and (not inpainters or settings.sketches not in (None, "none")):
+        raise UserError("--retouch is for models (--workdir) without --sketches; leave it out.")
     if inception_params is None:
         features, fid_note = _open_inception(settings.fid)
     else:
@@ -203,20 +203,11 @@ def _prepare(models: Sequence[str | Path], settings: Settings, config: Config | 
     resize = data.resize
     identity = _identity(settings, resize, inpainters, source, bins, features)
     sketches = _open_sketches(settings, resize, inpainters, source)
-    if settings.wide:
-        identity["wide"] = True
+    if settings.retouch:
+        identity["retouch"] = True
     if sketches is not None:  # no entry without sketches, so that old evaluations keep their identity
         identity["sketches"] = {**sketches.settings, "digest": sketches.digest}
     return _Plan(settings, resize, source, bins, inpainters, sketches, features, fid_note, identity)
-
-
-def _check_wide(settings: _FullSettings, inpainters: Mapping[str, Inpainter]) -> None:
-    able = [model for model in inpainters.values() if model.fills_wide_holes]
-    if not able or settings.sketches not in (None, "none"):
-        raise UserError("--wide is for models with config.model.output=residual, without sketches; leave it out.")
-    smallest = 2 * min(model.image_size for model in able)
-    if settings.size < smallest:
-        raise UserError(f"--wide does nothing at a --size of {settings.size}; give {smallest} or more.")
 
 
 class _Run:

@@ -19,6 +19,7 @@ from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.photos import Photo, read_photo, save_photo, writable_format
+from inpaint_jax.inference.retouch import retouch
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -38,13 +39,13 @@ class HoleRules:
             sketch so that no line gets lost; an error otherwise.
         invert_sketch: black = line, instead of white. Of no account for a sketch with transparent parts: there, what is
             drawn is a line, whatever its colour.
-        wide: fill wide holes at smaller sizes first, see `Inpainter.predict`.
+        plain: one pass of the generator over the whole photo, as in the paper, in place of `retouch`.
     """
 
     invert: bool = False
     resize: bool = False
     invert_sketch: bool = False
-    wide: bool = True
+    plain: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,10 +180,11 @@ def inpaint_file(
     if lines is not None and not (lines & hole).any():
         logger.warning("The sketch %s has no line in the hole of %s, which is filled as without one.", sketch, photo)
     try:
-        sketches = None if lines is None else lines[None]
-        completed = inpainter.predict(
-            like.pixels[None], hole[None], sketches=sketches, margin=0, wide=rules.wide
-        ).completed[0]
+        if rules.plain:
+            sketches = None if lines is None else lines[None]
+            completed = inpainter.predict(like.pixels[None], hole[None], sketches, margin=0).completed[0]
+        else:
+            completed = retouch(inpainter, like.pixels, hole, lines).pixels
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

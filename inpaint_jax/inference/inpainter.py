@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from inpaint_jax.config import Config
-from inpaint_jax.inference import coarse_to_fine
 from inpaint_jax.models import load_model
 from inpaint_jax.nets.generator import Generator, GeneratorOutputs
+from inpaint_jax.nets.guess import enlarge, halve
 from inpaint_jax.nets.mhtma import head_count
 from inpaint_jax.systems.mhtma import make_generator
 
@@ -84,6 +85,7 @@ class Inpainter:
         name: of the config.
         image_size: side of the images that the generator was trained on.
         guided: whether it takes sketches.
+        is_smooth: whether it was trained without a critic, so that the middle of wide holes lacks texture.
         fills_wide_holes: whether `predict` heeds `wide`.
         needs_sketch: whether it was never trained without one (config.data.sketch_dropout 0, as in the paper), so that
             it is not run without one either.
@@ -96,7 +98,8 @@ class Inpainter:
         self.name = config.name
         self.image_size = config.data.image_size
         self.guided = config.model.sketch
-        self.fills_wide_holes = config.model.output == "residual"
+        self.is_smooth = config.loss.adversarial_weight == 0
+        self.fills_wide_holes = config.train.guesses > 0
         self.needs_sketch = self.guided and config.data.sketch_dropout == 0
         self.generator = make_generator(config)
         devices = jax.local_devices()
@@ -179,8 +182,8 @@ class Inpainter:
             without: what the refinement is to do without: "convolution", "attention", "head_0", "head_1", ...; to see
                 what each is good for (Fig. 8).
             temperatures: [B, K] to use instead of the learned ones.
-            wide: fill wide holes at smaller sizes first, see `coarse_to_fine`, each image by itself: edges go on into
-                them. Not done with sketches, nor if the generator does not give residuals. The paper has one pass.
+            wide: fill wide holes at half the size first, each image by itself: edges go on into them. Done if the
+                generator was trained for it (config.train.guesses), without sketches. The paper has one pass.
 
         Returns:
             Prediction. `completed` holds the given pixels bit for bit.
@@ -207,34 +210,39 @@ class Inpainter:
             each = zip(images[:, None], holes[:, None], given)
             return _joined([alone(image, hole, temperatures=own) for image, hole, own in each])
         switches = tuple(sorted(without))
-        guess = self._guess(images[0], holes[0], switches, temperatures) if wide else None
         params = self._params_on_one if len(images) == 1 else self._params_on_all
-        inputs = [None if x is None else self._put(x) for x in (images, holes, sketches, guess)]
+        given, hole = self._put(images), self._put(holes)
+        lines = None if sketches is None else self._put(sketches)
         if temperatures is not None:
             temperatures = self._repeat_last(temperatures)
-        outputs = jax.device_get(_run(self.generator, margin, switches, params, *inputs, temperatures))
+        guess = self._guess(given, hole, switches, temperatures) if wide else None
+        outputs = jax.device_get(
+            _run(self.generator, margin, switches, params, given, hole, lines, guess, temperatures)
+        )
         count, height, width, _ = images.shape
         coarse, refined = (x[:count, :height, :width] for x in outputs[:2])
         completed = np.where(holes[..., None], refined, images)
         return Prediction(completed, coarse, refined, temperatures=outputs[2][:count])
 
     def _guess(
-        self, image: np.ndarray, hole: np.ndarray, without: tuple[str, ...], temperatures: np.ndarray | None
-    ) -> np.ndarray | None:
-        """What a hole may hold, float32 [1, H, W, 3], by filling it at smaller sizes; None if it is not wide."""
-        if not coarse_to_fine.is_wide(hole, self.image_size):
+        self, image: jax.Array, hole: jax.Array, without: tuple[str, ...], temperatures: np.ndarray | None
+    ) -> jax.Array | None:
+        """What a hole may hold, [1, H, W, 3], by filling it at half the size first; None if it is not wide.
+
+        Args:
+            image: [1, H, W, 3], padded.
+            hole: bool [1, H, W].
+            without: see `predict`.
+            temperatures: likewise.
+        """
+        if not is_wide(np.asarray(hole[0]), self.image_size):
             return None
-        small, small_hole = coarse_to_fine.halve(image, hole)
+        small, small_hole = _halve(image, hole)
         if small_hole.all():
             return None
         guess = self._guess(small, small_hole, without, temperatures)
-        no_lines = np.zeros_like(small_hole)[None] if self.guided else None
-        inputs = [None if x is None else self._put(x) for x in (small[None], small_hole[None], no_lines, guess)]
-        share = None if guess is None else coarse_to_fine.SHARE
-        outputs = jax.device_get(_run(self.generator, 0, without, self._params_on_one, *inputs, temperatures, share))
-        height, width = small_hole.shape
-        completed = np.where(small_hole[..., None], outputs[1][0, :height, :width], small)
-        return coarse_to_fine.enlarge(completed, *hole.shape)[None]
+        refined = _run(self.generator, 0, without, self._params_on_one, small, small_hole, None, guess, temperatures)[1]
+        return _enlarge(refined, small, small_hole, *hole.shape[1:])
 
     def attention_inputs(
         self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
@@ -300,6 +308,22 @@ class Inpainter:
         """[B, ...], the last one repeated until all devices have the same share; a single one runs on the first."""
         more = 0 if len(x) == 1 else -len(x) % self._devices
         return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+
+def is_wide(hole: np.ndarray, image_size: int) -> bool:
+    """Whether a hole is better filled at half the size first.
+
+    Args:
+        hole: bool [H, W].
+        image_size: side of the training images.
+
+    Returns:
+        whether some of its pixels are further than an eighth of the training images from any given one, and half the
+        size is still no smaller than they were. Never for a hole that covers everything.
+    """
+    if min(hole.shape) // 2 < image_size or hole.all():
+        return False
+    return bool(cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3).max() > image_size / 8)
 
 
 def _joined(predictions: Sequence[Prediction]) -> Prediction:
@@ -377,9 +401,8 @@ def _run(
     sketches: jax.Array | None,
     guess: jax.Array | None,
     temperatures: jax.Array | None,
-    share: float | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """uint8 and bool in; coarse and refined (or a share of what it adds) as uint8, and the temperatures, out."""
+    """uint8 and bool in; coarse and refined as uint8, and the temperatures, out."""
     images = images.astype(jnp.float32) / 255
     outputs = cast(
         GeneratorOutputs,
@@ -394,10 +417,21 @@ def _run(
             guess=guess,
         ),
     )
-    refined = outputs.refined
-    if share is not None:
-        refined = outputs.filled + share * (refined - outputs.filled)
-    return _to_bytes(outputs.coarse), _to_bytes(refined), outputs.temperatures
+    return _to_bytes(outputs.coarse), _to_bytes(outputs.refined), outputs.temperatures
+
+
+@jax.jit
+def _halve(image: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """uint8 and bool in and out."""
+    small, small_hole = halve(image.astype(jnp.float32) / 255, hole)
+    return _to_bytes(small), small_hole
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _enlarge(refined: jax.Array, image: jax.Array, hole: jax.Array, height: int, width: int) -> jax.Array:
+    """A guess at the next size, of what was made at this one: uint8 in, float32 in [0, 1] out."""
+    completed = jnp.where(hole[..., None], refined, image)
+    return enlarge(completed.astype(jnp.float32) / 255, height, width)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -95,27 +95,6 @@ def tension_spline(
     return jnp.where(hole, u, image.astype(jnp.float32))
 
 
-def around(
-    guess: Float[AnyArray, "B H W 3"], image: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray, "B H W"]
-) -> Float[Array, "B H W 3"]:
-    """A guess at what the hole holds, brought into line with the given pixels.
-
-    The guess and the image differ at the hole's border; the tension spline of that difference is added to the guess,
-    as in Poisson image editing (Pérez et al. 2003).
-
-    Args:
-        guess: in [0, 1].
-        image: in [0, 1].
-        mask: 1 = missing; some pixels must be given.
-
-    Returns:
-        the image, with the guess in the hole.
-    """
-    hole = (mask > 0.5)[..., None]
-    difference = 2 * tension_spline((image - guess + 1) / 2, mask) - 1
-    return jnp.where(hole, jnp.clip(guess + difference, 0, 1), image)
-
-
 FILLS: dict[str, Callable[[AnyArray, AnyArray], jax.Array]] = {"constant": constant, "tension_spline": tension_spline}
 """Name -> function of image and mask to the filled image."""
 

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Float32, Shaped
 
 from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.attention import downsample_mask
-from inpaint_jax.nets.fill import FILLS, around
+from inpaint_jax.nets.fill import FILLS
+from inpaint_jax.nets.guess import around
 from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
 from inpaint_jax.nets.mhtma import head_count, make_attention
 
@@ -106,7 +107,7 @@ class Generator(nn.Module):
                 "attention", "head_0", "head_1", ...; their features are zero. Which head is the cold one can differ
                 from image to image, and `temperatures` of the outputs tells.
             temperatures: to use instead of the learned ones.
-            guess: in [0, 1], what the hole may hold, to start from instead of the fill; see `fill.around`.
+            guess: in [0, 1], what the hole may hold, to start from instead of the fill; see `guess.around`.
 
         Returns:
             GeneratorOutputs.

@@ -57,6 +57,8 @@ class MHTMASystem:
             *self._optimizers,
             weights,
             ema_decay=config.optimizer.ema_decay,
+            guesses=config.train.guesses,
+            seed=config.seed,
         )
         self.validation_step = steps.make_validation_step(self.generator, weights)
 

@@ -11,6 +11,7 @@ import optax
 from inpaint_jax import losses, metrics
 from inpaint_jax.features import vgg
 from inpaint_jax.nets.generator import GeneratorOutputs
+from inpaint_jax.nets.guess import enlarge, halve
 from inpaint_jax.systems import Batch
 from inpaint_jax.systems.critics import Critic
 from inpaint_jax.systems.state import TrainState
@@ -24,6 +25,8 @@ def make_train_step(
     weights: losses.LossWeights,
     *,
     ema_decay: float = 0.0,
+    guesses: float = 0.0,
+    seed: int = 0,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the step: the discriminator learns from this batch, then the generator from the new discriminator.
 
@@ -40,6 +43,8 @@ def make_train_step(
         weights: of the generator's losses.
         ema_decay: of the generator's moving average, if the state has one. It starts lower: after n steps it is at
             most (1 + n) / (10 + n), so that the untrained parameters are soon forgotten.
+        guesses: share of the holes that start from the generator's own guess at half the size.
+        seed: with the step, all that their choice depends on.
 
     Returns:
         step(state, batch, vgg_params) -> (state, metrics). batch holds image uint8 [B, H, W, 3], mask [B, H, W],
@@ -49,7 +54,12 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, vgg_params: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         target = _to_float(batch["image"])
-        outputs, pull_back = jax.vjp(lambda params: _generate(generator, params, target, batch), state.generator)
+        guess = None
+        if guesses:
+            # The kind of key is named because its numbers do not depend on how the batch lies over devices.
+            key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), state.step)
+            guess = _guess(generator, jax.lax.stop_gradient(state.generator), target, batch["mask"], key, guesses)
+        outputs, pull_back = jax.vjp(lambda params: _generate(generator, params, target, batch, guess), state.generator)
         completed = jax.lax.stop_gradient(outputs.completed)
         logged = {}
 
@@ -154,9 +164,26 @@ def _reconstruction_terms(
     return terms
 
 
-def _generate(generator: nn.Module, params: Any, image: jax.Array, batch: Batch) -> GeneratorOutputs:
-    outputs = generator.apply({"params": params}, image, batch["mask"], batch.get("sketch"))
+def _generate(
+    generator: nn.Module, params: Any, image: jax.Array, batch: Batch, guess: jax.Array | None = None
+) -> GeneratorOutputs:
+    outputs = generator.apply({"params": params}, image, batch["mask"], batch.get("sketch"), guess=guess)
     return cast(GeneratorOutputs, outputs)
+
+
+def _guess(
+    generator: nn.Module, params: Any, image: jax.Array, mask: jax.Array, key: jax.Array, share: float, sizes: int = 2
+) -> jax.Array:
+    """A guess at each hole, [B, H, W, 3]: for a share of them what the generator makes of it at half the size.
+
+    There, it may itself start from a guess. The others get one colour, which stands for no guess, see `guess.around`.
+    """
+    chosen, other = jax.random.split(key)
+    small, small_mask = halve(image, mask)
+    inner = _guess(generator, params, small, small_mask, other, share, sizes - 1) if sizes > 1 else None
+    outputs = cast(GeneratorOutputs, generator.apply({"params": params}, small, small_mask, guess=inner))
+    use = jax.random.bernoulli(chosen, share, (len(image), 1, 1, 1))
+    return jnp.where(use, enlarge(outputs.completed, *mask.shape[1:]), 0.5)
 
 
 def _to_float(image: jax.Array) -> jax.Array:

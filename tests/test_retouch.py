@@ -1,0 +1,183 @@
+"""Photos of any size: wide holes from coarse to fine, windows around holes, texture, and who fills so."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from inpaint_jax.data.sources import open_source
+from inpaint_jax.demo.studio import Studio
+from inpaint_jax.evaluation.methods import Methods
+from inpaint_jax.inference import files, texture
+from inpaint_jax.inference.inpainter import Inpainter, is_wide
+from inpaint_jax.inference.retouch import retouch
+
+
+@pytest.fixture(scope="module")
+def inpainter():
+    return Inpainter.load("scenes")  # trained at 64 x 64
+
+
+def load(index, width, height):
+    return np.asarray(Image.fromarray(np.asarray(open_source("skimage:validation")[index])).resize((width, height)))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return load(0, 160, 144)
+
+
+def square(side, height=144, width=160, centre=(0.5, 0.5)):
+    hole = np.zeros((height, width), bool)
+    top, left = (round(share * length - side / 2) for share, length in zip(centre, (height, width)))
+    hole[top : top + side, left : left + side] = True
+    return hole
+
+
+def sharpness(image, hole):
+    """The mean distance of a pixel to its smooth surroundings."""
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2)
+    return np.abs(image - smooth)[cv2.erode(hole.astype(np.uint8), np.ones((9, 9))) > 0].mean()
+
+
+def test_wide_is_what_training_did_not_show():
+    assert not is_wide(square(14), 64)
+    assert is_wide(square(20), 64)
+    assert not is_wide(square(20), 96)  # half the size is less than it knows
+    assert not is_wide(np.ones((144, 160), bool), 64)
+    assert not is_wide(np.zeros((144, 160), bool), 64)
+
+
+def test_edges_go_on_into_wide_holes(inpainter):
+    """Of a roof line in front of the sky, of which a single pass at this size makes a haze."""
+    scene = np.full((256, 256, 3), 200, np.uint8)
+    cv2.fillPoly(scene, [np.array([(0, 170), (256, 110), (256, 256), (0, 256)], np.int32)], (90, 60, 50))
+    hole = square(96, 256, 256)
+    errors = [np.abs(inpainter(scene, hole, wide=wide).astype(float) - scene)[hole].mean() for wide in (False, True)]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_temperatures_and_switches_hold_at_every_size(inpainter, photo):
+    images, holes = np.stack([photo, photo[::-1]]), np.stack([square(50)] * 2)
+    with pytest.raises(ValueError, match=r"one for each image and head, of shape \(2, 2\), not \(3, 2\)"):
+        inpainter.predict(images, holes, temperatures=np.ones((3, 2)), wide=True)
+    given = np.float32([[0.1, 0.2], [0.3, 0.4]])
+    made = inpainter.predict(images, holes, temperatures=given, margin=0, wide=True)
+    np.testing.assert_array_equal(made.temperatures, given)
+    alone = inpainter.predict(images[1:], holes[1:], temperatures=given[1:], margin=0, wide=True)
+    np.testing.assert_array_equal(made.completed[1], alone.completed[0])
+
+
+def test_each_image_by_itself_and_narrow_holes_as_ever(inpainter, photo):
+    images, holes = np.stack([photo, photo[::-1]]), np.stack([square(12), square(50)])
+    filled = inpainter(images, holes, wide=True)
+    assert (filled == images)[~holes].all()
+    single = inpainter(images, holes)
+    np.testing.assert_array_equal(filled[0], inpainter(images[0], holes[0]))
+    assert (filled[1] != single[1]).any()
+    np.testing.assert_array_equal(filled[1], inpainter(images[1], holes[1], wide=True))
+
+
+def twins(width=192, height=128):
+    """A photo that stands twice beside itself, with a hole in the left one, filled smoothly."""
+    one = load(1, width // 2, height)
+    truth = np.concatenate([one, one], axis=1)
+    hole = square(40, height, width, (0.5, 0.25))
+    smooth = np.where(hole[..., None], cv2.GaussianBlur(truth, (0, 0), 4), truth)
+    return truth, hole, smooth
+
+
+def error(image, truth, hole):
+    return np.sqrt(np.mean((image.astype(float) - truth)[hole] ** 2))
+
+
+def test_texture_comes_from_where_the_photo_is_alike():
+    """What the twin shows comes back, as strong as it was, and nothing else changes."""
+    truth, hole, smooth = twins()
+    matches = texture.match(smooth, hole)
+    shifts = matches.sources - matches.corners
+    assert np.mean((shifts == (0, 96)).all(axis=1)) > 0.5
+    textured = texture.add_texture(smooth, hole, matches)
+    np.testing.assert_array_equal(textured[~hole], truth[~hole])
+    assert error(textured, truth, hole) < 0.5 * error(smooth, truth, hole)
+    assert 0.8 < sharpness(textured, hole) / sharpness(truth, hole) < 1.2
+    assert sharpness(smooth, hole) < 0.5 * sharpness(truth, hole)
+
+
+def test_narrow_parts_are_left_to_the_network():
+    truth, hole, smooth = twins()
+    line = np.zeros_like(hole)
+    line[10:14, 10:80] = True
+    textured = texture.add_texture(smooth, hole | line, texture.match(smooth, hole | line))
+    np.testing.assert_array_equal(textured[10:14, 10:80], smooth[10:14, 10:80])
+    assert not texture.wide_part(line).any()
+
+
+@pytest.mark.parametrize("hole", [np.ones((64, 64), bool), square(60, 64, 64), np.ones((5, 90), bool)])
+def test_there_may_be_nothing_to_copy_from(hole):
+    image = np.full((*hole.shape, 3), 90, np.uint8)
+    assert texture.match(image, hole) is None
+
+
+def test_full_size_gets_the_detail_that_reducing_took():
+    truth, hole, _ = twins(768, 512)
+    small = cv2.resize(truth, (192, 128), interpolation=cv2.INTER_AREA)
+    small_hole = cv2.resize(hole.astype(np.float32), (192, 128), interpolation=cv2.INTER_AREA) > 0
+    matches = texture.match(small, small_hole)
+    plain = texture.enlarge(small, truth, hole, None)
+    large = texture.enlarge(small, truth, hole, matches)
+    np.testing.assert_array_equal(large[~hole], truth[~hole])
+    assert error(large, truth, hole) < 0.7 * error(plain, truth, hole)
+    assert sharpness(large, hole) > 1.3 * sharpness(plain, hole)
+
+
+def test_only_a_window_around_a_hole_is_looked_at(inpainter):
+    scene = load(0, 400, 300)
+    hole = square(24, 300, 400, (0.3, 0.2))
+    made = retouch(inpainter, scene, hole, side=128)
+    assert made.worked_at == [(128, 128)]
+    np.testing.assert_array_equal(made.pixels[~hole], scene[~hole])
+    other = scene.copy()
+    other[200:, 200:] = 0
+    other[hole] = 255  # nor is what the hole holds
+    np.testing.assert_array_equal(retouch(inpainter, other, hole, side=128).pixels[hole], made.pixels[hole])
+
+
+def test_thin_holes_are_filled_at_full_size_and_wide_ones_at_a_reduced_one(inpainter):
+    scene = load(2, 400, 300)
+    wire = np.zeros((300, 400), bool)
+    wire[140:145] = True
+    made = retouch(inpainter, scene, wire, side=128)
+    assert len(made.worked_at) > 3
+    assert set(made.worked_at) == {(128, 128)}
+    assert error(made.pixels, scene, wire) < error(retouch(inpainter, scene, wire, side=400).pixels, scene, wire) + 3
+    hole = square(110, 300, 400)
+    made = retouch(inpainter, scene, hole, side=128)
+    assert made.worked_at == [(128, 128)]
+    np.testing.assert_array_equal(made.pixels[~hole], scene[~hole])
+    assert error(made.pixels, scene, hole) < 60
+    both = retouch(inpainter, scene, hole | wire, side=128)
+    np.testing.assert_array_equal(both.pixels[~(hole | wire)], scene[~(hole | wire)])
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (33, 200), (129, 257)])
+def test_any_size_and_any_hole(inpainter, shape):
+    scene = load(3, shape[1], shape[0])
+    for hole in (square(4, *shape), square(4, *shape) | square(5, *shape, (0, 1)), np.ones(shape, bool)):
+        made = retouch(inpainter, scene, hole, side=64)
+        np.testing.assert_array_equal(made.pixels[~hole], scene[~hole])
+
+
+def test_command_page_and_evaluation_fill_alike(inpainter, photo, tmp_path):
+    hole = square(50)
+    expected = {False: retouch(inpainter, photo, hole).pixels, True: inpainter(photo, hole)}
+    assert sharpness(expected[False], hole) > sharpness(expected[True], hole)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(hole).save(tmp_path / "hole.png")
+    for plain in (True, False):
+        rules = files.HoleRules(plain=plain)
+        files.inpaint_file(inpainter, tmp_path / "photo.png", tmp_path / "hole.png", tmp_path / f"{plain}.png", rules)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{plain}.png")), expected[plain])
+        with Methods((), {"model": inpainter}, 0, as_photos=not plain) as methods:
+            np.testing.assert_array_equal(methods(photo[None], hole[None])["model"][0], expected[plain])
+    np.testing.assert_array_equal(Studio(inpainter, None).fill(photo, hole, None, 512).pixels, expected[False])
