@@ -137,6 +137,8 @@ def test_a_copy_in_tfrecord_is_converted(copy, caplog):
     assert len(open_source(spec(folder, ":validation"))) == 10
     with pytest.raises(UserError, match="no split 'test'; it has train, validation"):
         open_source(spec(folder, ":test"))
+    with pytest.raises(UserError, match=r"has no 'train\[10:30\]'; train has 20 photos"):
+        open_source(spec(folder, ":train[10:30]"))
     # TFDS reads it in both formats; by name, it looks into the files where a version is named.
     own = tfds.data_source("many_photos:1.0.0", split="train", data_dir=folder.parents[1], download=False)
     assert {example["title"] for example in own} == {f"{i:02d}_{j}".encode() for i in range(5) for j in range(4)}

@@ -167,9 +167,10 @@ def _explain(dataset: str, builder: Any, downloads: Path, error: BaseException) 
             case AssertionError() | FileNotFoundError() if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 return _get_by_hand(dataset, builder, manual)
             case tarfile.TarError() | zipfile.BadZipFile() | EOFError():
-                return (
-                    f"A file in {downloads} is damaged ({_reason(cause)}); get it again and run the same command again."
-                )
+                reason = _reason(
+                    cause.__cause__ or cause.__context__ or cause
+                )  # TFDS adds the example before, of pages
+                return f"A file in {downloads} is damaged ({reason}); get it again, then run the same command."
             case OSError(errno=int()):
                 where = cause.filename or builder.data_dir
                 return f"{where}: {cause.strerror}; mend that and run the same command again."

@@ -179,8 +179,12 @@ class TfdsSource:
                 file_format=READABLE,
             )
         except ValueError as error:
-            splits = ", ".join(sorted(files.info.splits))
-            raise UserError(f"{self._copy.dataset} has no split {self.split!r}; it has {splits}.") from error
+            splits = {name: split.num_examples for name, split in files.info.splits.items()}
+            if (name := self.split.partition("[")[0]) in splits:
+                told = f"no {self.split!r}; {name} has {splits[name]:,} photos"
+            else:
+                told = f"no split {self.split!r}; it has {', '.join(sorted(splits))}"
+            raise UserError(f"{self._copy.dataset} has {told}.") from error
 
     def __getstate__(self) -> dict:
         """Leaves the open files behind; a worker opens its own."""
