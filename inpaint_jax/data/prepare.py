@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import shlex
 import shutil
 import sys
 import tarfile
@@ -42,7 +43,8 @@ def prepare(spec: str) -> None:
         logger.info("%s is prepared already, in %s.", copy.dataset, folder)
         return
     if CONVERTIBLE in found:
-        logger.info("%s lies in %s as %s, which is converted; that stays.", copy.dataset, folder, CONVERTIBLE)
+        size = size_text(builder.info.dataset_size)
+        logger.info("%s lies in %s as %s; %s are written beside it.", copy.dataset, folder, CONVERTIBLE, size)
         add_array_record(builder)
     elif found or folder.exists():
         what = f"as {' and '.join(sorted(found))}" if found else "unfinished"
@@ -122,16 +124,17 @@ def _check_room(dataset: str, builder: Any, downloads: Path) -> None:
         up_to = "up to " if builder.BUILDER_CONFIGS else ""
         what = f"{up_to}{size_text(download)} to download"
         what += f" ({size_text(there)} are there)" if there else ""
-        what += f", and {size_text(result) if result else 'about as much, for photos,'} to write"
+        what += f", and {size_text(result) if result else 'for photos about as much'} to write"
     else:
         what = f"{size_text(result) if result else 'an unknown size'} to write"
     logger.info("%s: %s; %s are free in %s.", dataset, what, size_text(free), place)
-    # TFDS begins them anew, in other folders.
-    if leftovers := sum(path.stat().st_size for path in (downloads / builder.name).glob("*.tmp.*/*")):
+    # TFDS begins a file and a copy anew, each in a folder of its own.
+    leftovers = [*(downloads / builder.name).glob("*.tmp.*"), *Path(builder.data_dir).parent.glob("incomplete.*")]
+    if size := sum(path.stat().st_size for folder in leftovers for path in folder.rglob("*") if path.is_file()):
         logger.warning(
-            "%s of unfinished downloads lie in %s; delete *.tmp.* there if no other preparation runs.",
-            size_text(leftovers),
-            downloads / builder.name,
+            "%s of attempts that were killed or failed are left; delete them if no other preparation runs: %s",
+            size_text(size),
+            " ".join(shlex.quote(str(folder)) for folder in leftovers),
         )
 
 
@@ -163,13 +166,11 @@ def _explain(dataset: str, builder: Any, downloads: Path, error: BaseException) 
                     f"with the files that are missing{by_hand}."
                 )
             case NonMatchingChecksumError():
-                return f"{_reason(cause)}; run the same command again, which gets that file anew."
+                return f"{_reason(cause)}; delete that file and run the same command again."
             case AssertionError() | FileNotFoundError() if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 return _get_by_hand(dataset, builder, manual)
             case tarfile.TarError() | zipfile.BadZipFile() | EOFError():
-                reason = _reason(
-                    cause.__cause__ or cause.__context__ or cause
-                )  # TFDS adds the example before, of pages
+                reason = str(cause).strip().splitlines()[-1]  # TFDS puts the example before it
                 return f"A file in {downloads} is damaged ({reason}); get it again, then run the same command."
             case OSError(errno=int()):
                 where = cause.filename or builder.data_dir
