@@ -41,6 +41,8 @@ logging.getLogger("absl").addFilter(
         or (record.levelno >= logging.WARNING and not any(words in record.getMessage() for words in _NOISE))
     )
 )
+# Of a damaged checkpoint, the first array that cannot be read is an error of ours; tasks of other arrays die unheard.
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 class Checkpoints:
@@ -180,12 +182,12 @@ class Checkpoints:
             aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
             if jax.process_index() == 0:
                 (self.folder / str(step)).rename(aside)
-            _log.warning(
-                "The checkpoint of step %d cannot be read and is now %s; an earlier one is used (%s).",
-                step,
-                aside,
-                _shortened(reason),
-            )
+                _log.warning(
+                    "The checkpoint of step %d cannot be read and is now %s; an earlier one is used (%s).",
+                    step,
+                    aside,
+                    _shortened(reason),
+                )
         devices.wait_for_all_hosts("damaged checkpoints moved")
 
     def add_score(self, step: int, progress: Mapping[str, Any], score: float) -> None:
