@@ -5,8 +5,10 @@
 Hardware in the paper: two RTX 3090, about 10 days (some 1,030,000 steps of 16). Its scores by mask ratio are in
 Table IV, for example PSNR 24.66 dB and FID 39.41 for ratios in (0.2, 0.3].
 
-Prepare the data once (26 GB, 256 x 256), with the extra `tensorflow` installed:
-python -c "import tensorflow_datasets as tfds; tfds.builder('places365_small').download_and_prepare()"
+Prepare the data once (photos of 256 x 256; 31.4 GB to download, and about as much to write). It needs the extra
+`tensorflow`, training does not. A copy that TFDS prepared in its default format is converted, without a download:
+
+    inpaint-jax prepare tfds:places365_small
 
 One epoch is 112,716 steps, and the paper's ten days are nine epochs, so its patience of 30 "epochs" must mean
 validations. Here a validation comes every twentieth of an epoch, and the patience is 30 of them. Validation and test

@@ -7,13 +7,15 @@ A checkpoint is a step folder with three items that can be restored apart:
     progress    a few Python numbers, as JSON
 
 The latest checkpoint is kept to go on from, the best one to use. A save runs in the background into a temporary
-folder that is renamed at the end, so a killed run leaves a whole checkpoint or none.
+folder that is renamed at the end, so a killed run leaves a whole checkpoint or none. One that a disk or a person has
+damaged is moved aside, and the one before is gone on from.
 """
 
 import contextlib
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from inpaint_jax.files import write_file
 _FOLDER = "checkpoints"
 _METRIC = "score"
 _LONGEST_REASON = 200  # characters
+_log = logging.getLogger("inpaint_jax")
 
 # Orbax logs every stage of every save, and warns whenever a save has no metrics, as most of ours, and of what
 # read_only changes.
@@ -38,6 +41,8 @@ logging.getLogger("absl").addFilter(
         or (record.levelno >= logging.WARNING and not any(words in record.getMessage() for words in _NOISE))
     )
 )
+# Of a damaged checkpoint, the first array that cannot be read is an error of ours; tasks of other arrays die unheard.
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 class Checkpoints:
@@ -62,6 +67,11 @@ class Checkpoints:
             best_mode="min",
             cleanup_tmp_directories=True,
         )
+        # The manager reads all scores, and would see no checkpoint at all because of one.
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
+        damaged = [step for step in steps if not _has_sound_score(self.folder / str(step))]
+        if 0 < len(damaged) < len(steps):
+            self._move_aside(damaged, "its score is damaged")
         with _sentence_for_damage(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -133,6 +143,52 @@ class Checkpoints:
                 ),
             )
         return restored["generator"], restored["rest"], restored["progress"]
+
+    def restore_latest(self, *, generator: Any, rest: Any) -> tuple[int, Any, Any, dict[str, Any]] | None:
+        """Brings back the newest checkpoint that is whole, and moves aside those that are newer.
+
+        Args:
+            generator: as for `restore`.
+            rest: likewise.
+
+        Returns:
+            its step, generator, rest and progress; None in a fresh workdir.
+
+        Raises:
+            UserError: none is whole; says what is wrong with the newest.
+        """
+        faults: dict[int, UserError] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self.restore(step, generator=generator, rest=rest)
+            except UserError as error:
+                if isinstance(error.__cause__, PermissionError) or "PERMISSION_DENIED" in str(error.__cause__):
+                    raise
+                faults[step] = error
+                continue
+            if faults:
+                self._move_aside(faults, str(next(iter(faults.values())).__cause__))
+                self._manager.reload()
+            return step, *restored
+        if faults:
+            raise next(iter(faults.values()))
+        return None
+
+    def _move_aside(self, steps: Iterable[int], reason: str) -> None:
+        """Renames the folders of damaged checkpoints, so that whole ones can take their places."""
+        devices.wait_for_all_hosts("damaged checkpoints found")
+        for step in steps:
+            names = itertools.chain([f"damaged_{step}"], (f"damaged_{step}_{i}" for i in itertools.count(2)))
+            aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
+            if jax.process_index() == 0:
+                (self.folder / str(step)).rename(aside)
+                _log.warning(
+                    "The checkpoint of step %d cannot be read and is now %s; an earlier one is used (%s).",
+                    step,
+                    aside,
+                    _shortened(reason),
+                )
+        devices.wait_for_all_hosts("damaged checkpoints moved")
 
     def add_score(self, step: int, progress: Mapping[str, Any], score: float) -> None:
         """Writes down the score of a checkpoint that was saved before it was validated.
@@ -224,11 +280,25 @@ def _sentence_for_damage(where: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, UserError | MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
+        reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"The checkpoint {where} cannot be read ({reason}); put back its files, or delete it to use an earlier one."
+            f"The checkpoint {where} cannot be read ({_shortened(reason)}); put back its files, or delete it to use an "
+            "earlier one."
         ) from error
+
+
+def _shortened(reason: str) -> str:
+    reason = " ".join(reason.split())
+    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
+
+
+def _has_sound_score(folder: Path) -> bool:
+    """Whether a checkpoint has a score that can be read, or none."""
+    file = folder / "metrics" / "metrics"
+    try:
+        return not file.exists() or _METRIC in json.loads(file.read_text())
+    except (ValueError, TypeError):
+        return False
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -5,10 +5,11 @@ The only place that knows tensorboardX, which writes events without TensorFlow.
 
 import datetime
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,8 @@ from tensorboardX import SummaryWriter
 
 from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
+
+_log = logging.getLogger("inpaint_jax")
 
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.jsonl"
@@ -28,7 +31,7 @@ class RunWriter:
     Args:
         workdir: the folder of the run.
         first_step: where the run starts or goes on. What an interrupted run wrote about later steps, and will
-            write again, is dropped from metrics.jsonl.
+            write again, is dropped from metrics.jsonl, and so are lines that a power cut, say, has damaged.
     """
 
     def __init__(self, workdir: str | Path, first_step: int):
@@ -36,8 +39,12 @@ class RunWriter:
         (self._workdir / SAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
         path = self._workdir / METRICS_FILE
         if path.exists():
-            kept = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= first_step]
-            write_file(path, "".join(kept))
+            rows = list(_rows(path))
+            if damaged := [str(number) for number, row in rows if not _has_numbers(row)]:
+                numbers = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+                _log.warning("Dropped %d damaged line(s) of %s: %s", len(damaged), path, numbers)
+            kept = [row for _, row in rows if _has_numbers(row) and row["step"] <= first_step]
+            write_file(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         self._events = SummaryWriter(str(self._workdir), purge_step=first_step + 1 if first_step else None)
 
@@ -112,8 +119,7 @@ def read_metrics(workdir: str | Path) -> list[dict]:
         raise MissingFile(f"{workdir} holds no {METRICS_FILE}; give the workdir of a training run.")
     rows = read_lines(path)
     for number, row in enumerate(rows, 1):
-        finite = all(value is None or (_is_number(value) and math.isfinite(value)) for value in row.values())
-        if not finite or row.get("epoch") is None:
+        if not _has_numbers(row):
             raise _damaged(path, number)
     return rows
 
@@ -127,17 +133,33 @@ def read_lines(path: str | Path) -> list[dict]:
     Raises:
         UserError: a line is damaged.
     """
-    content = Path(path).read_bytes()
     rows = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise _damaged(path, number) from error
-        if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+    for number, row in _rows(path):
+        if row is None:
             raise _damaged(path, number)
         rows.append(row)
     return rows
+
+
+def _rows(path: str | Path) -> Iterator[tuple[int, dict | None]]:
+    """Number and content of every line but an unfinished last one; None for what is no JSON object with a step."""
+    content = Path(path).read_bytes()
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        sound = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
+        yield number, row if sound else None
+
+
+def _has_numbers(row: dict | None) -> TypeGuard[dict]:
+    """Whether a row is one of metrics.jsonl: an epoch, and nothing but numbers and None."""
+    return (
+        row is not None
+        and row.get("epoch") is not None
+        and all(value is None or (_is_number(value) and math.isfinite(value)) for value in row.values())
+    )
 
 
 def _is_number(value: Any) -> bool:

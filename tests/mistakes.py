@@ -5,6 +5,7 @@ SAME_RUN = "--config.name=tiny --config.train.max_steps=9"  # goes on with `untr
 
 # What every row of a command begins with; later flags replace earlier ones.
 GOOD = {
+    "prepare": "",
     "train": "--config=default --workdir={tmp}/run --config.data.train=folder:{photos}/train "
     "--config.data.validation=folder:{photos}/val --config.data.image_size=32 --config.data.workers=0 "
     "--config.batch_size=4 --config.model.width=4 --config.model.discriminator_width=4 "
@@ -44,6 +45,19 @@ DAMAGED = {
 }
 
 ROWS = {
+    "prepare": [
+        ("", "DATA is missing"),
+        ("a b", "what is 'b'?"),
+        ("nonsense", "write folder:PATH, tfds:NAME:SPLIT or skimage:train"),
+        ("folder:{photos}", "needs no preparation, only tfds:NAME does"),
+        ("tfds:", "lacks a name"),
+        ("tfds:no_such_data_set", "TFDS has no data set 'no_such_data_set'; correct its name"),
+        ("tfds:mnist/no_such_config", "correct it to NAME or NAME/CONFIG"),
+        ("tfds:mnist?dir=x", "tfds: knows data_dir"),
+        ("tfds:imdb_reviews", "has no feature 'image'; choose a data set of images"),
+        ("tfds:celeb_a_hq/256?data_dir={empty}", "put data256x256.tar into {empty}/downloads/manual and run"),
+        ("tfds:imagenet2012?data_dir={empty}", "put its files into {empty}/downloads/manual and run the same command"),
+    ],
     "train": [
         ("--config.data.train=folder:nowhere", "There is no folder 'nowhere'; correct the path"),
         ("--config.data.train=folder:{empty}", "has no image files; put images there"),
@@ -60,7 +74,10 @@ ROWS = {
         ("--config.data.train=tfds:mnist/no_such_config:train", "correct it to NAME or NAME/CONFIG"),
         ("--config.data.train=tfds:../mnist:train", "correct it to NAME or NAME/CONFIG"),
         ("--config.data.train=tfds:mnist", "write tfds:NAME:SPLIT"),
-        ("--config.data.train=tfds:mnist:train?data_dir={empty}", "download_and_prepare()"),
+        (
+            "--config.data.train=tfds:mnist:train?data_dir={empty}",
+            "prepare it by: inpaint-jax prepare 'tfds:mnist?data_dir={empty}'.",
+        ),
         ("--config.data.train=skimage:test", "write skimage:train or skimage:validation"),
         ("--config.data.train=folder:" + LONG, "give a shorter name"),
         ("--config.data.validation=folder:nowhere", "There is no folder 'nowhere'; correct the path"),

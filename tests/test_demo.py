@@ -457,9 +457,11 @@ def test_pages_of_other_sites_are_refused(guided, photo):
     files = {"photo": ("cup.png", photo.read_bytes())}
     own = {"Origin": guided}
     assert requests.post(f"{guided}/api/photo", files=files, headers=own, timeout=30).status_code == 200
-    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}):
+    foreign = ("http://evil.example", "null", "http://[", "http://]:80", "[", "://", "", "http://\xe9", f"{guided}[")
+    hosts = ("evil.example", "[", "]:80", "[::1", "localhost:80:[", "\xe9", "")
+    for headers in (*({"Origin": origin} for origin in foreign), *({"Host": host} for host in hosts)):
         answer = requests.post(f"{guided}/api/photo", files=files, headers=headers, timeout=30)
-        assert (answer.status_code, list(answer.json())) == (403, ["error"])
+        assert (answer.status_code, list(answer.json())) == (403, ["error"]), headers
     assert requests.get(f"{guided}/api/model", headers={"Host": "evil.example:80"}, timeout=30).status_code == 403
     assert requests.get(guided.replace("127.0.0.1", "localhost"), timeout=30).status_code == 200
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "sketching.__main__": "cli",
     "configs": "config",
     # the commands
-    "cli": "models config training evaluation inference sketching report demo compilation errors",
+    "cli": "models config data training evaluation inference sketching report demo compilation errors",
     "demo": "inference data features errors",
     "report": "evaluation runs writers visualize files errors",
     "inspection": "arrays inference sketching config runs data visualize features metrics nets",
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "runs": "config files errors",
     "config": "losses nets errors",
     "checkpoints": "devices files errors",
-    "data": "errors",
+    "data": "files errors",
     "writers": "files errors",
     "visualize": "",
     "compilation": "files",

@@ -272,8 +272,12 @@ def test_sources_are_picklable(folder):
         ("skimage:train?list=x", ValueError, "knows none"),
         ("tfds:places365_small", ValueError, "write tfds:NAME:SPLIT"),
         ("tfds:no_such_photos:train?data_dir={tmp}", ValueError, "correct its name"),
-        ("tfds:places365_small:train?data_dir={tmp}", FileNotFoundError, r"download_and_prepare\(\)"),
-        ("tfds:celeb_a_hq/256:train?data_dir={tmp}", FileNotFoundError, r"builder\('celeb_a_hq/256', .*array_record"),
+        ("tfds:places365_small:train?data_dir={tmp}", FileNotFoundError, "prepare it by: inpaint-jax prepare"),
+        (
+            "tfds:celeb_a_hq/256:train?data_dir={tmp}",
+            FileNotFoundError,
+            r"prepare 'tfds:celeb_a_hq/256\?data_dir=.*'\.",
+        ),
     ],
 )
 def test_wrong_specs_get_a_sentence(spec, error, message, tmp_path):

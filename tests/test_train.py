@@ -206,6 +206,29 @@ def test_stopped_killed_and_resumed_is_as_if_nothing_had_happened(make_config, t
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_and_damaged_metrics_are_as_if_nothing_had_happened(
+    finished, make_config, tmp_path, caplog
+):
+    """The newest checkpoint cut short, as by a power cut, with a whole one beside it: bit-identical at the end."""
+    workdir = tmp_path / "run"
+    loop.train(make_config(train__max_steps=6), workdir)
+    shutil.copytree(workdir / "checkpoints" / "6", tmp_path / "6")
+    loop.train(make_config(), workdir)
+    if not (workdir / "checkpoints" / "6").exists():  # 12 is the best, too
+        shutil.copytree(tmp_path / "6", workdir / "checkpoints" / "6")
+    for file in (workdir / "checkpoints" / "12" / "rest" / "d").iterdir():
+        os.truncate(file, file.stat().st_size // 2)
+    with (workdir / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"epoch": 1}\n' + bytes(512) + b"\n" + bytes(100))
+    loop.train(make_config(), workdir)
+    assert "The checkpoint of step 12 cannot be read and is now" in caplog.text
+    assert "Dropped 2 damaged line(s)" in caplog.text
+    assert rows_of(workdir) == rows_of(finished)
+    jax.tree.map(np.testing.assert_array_equal, saved_state(workdir, 12), saved_state(finished, 12))
+    assert [start["step"] for start in starts_of(workdir)] == [0, 6, 6]
+
+
+@pytest.mark.slow
 def test_sigterm_stops_politely_and_the_schedule_may_change(make_config, tmp_path):
     workdir, rarely = tmp_path / "run", {"train__validate_every_epochs": 1000.0}
     process = start(make_config(train__max_steps=1_000_000, **rarely), workdir)

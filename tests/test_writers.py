@@ -34,6 +34,41 @@ def test_going_on_drops_what_will_be_written_again(tmp_path):
         json.loads(line)
 
 
+GOOD = [{"step": step, "epoch": step / 10, "loss": 1 / step} for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            b"garbage",
+            b"\xff\xfe\x00",
+            b'{"step": 2, "ep',
+            b'{"epoch": 0.1, "loss": 1.0}',
+            b'{"step": -1, "epoch": 0.1}',
+        ),
+        *(
+            b'{"step": 1}',
+            b'{"step": 1, "epoch": 0.1, "loss": "low"}',
+            b'{"step": 1, "epoch": NaN}',
+            b"[1]",
+            b"null",
+            b"",
+        ),
+        *(b"[" * 100_000, bytes(4096), b"1" * 5000),
+    ],
+    ids=lambda damage: repr(damage[:20]),
+)
+def test_going_on_drops_damaged_lines_and_says_so_once(tmp_path, caplog, damage):
+    lines = [json.dumps(row).encode() for row in GOOD]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([lines[0], damage, *lines[1:], damage, bytes(100)]))
+    with RunWriter(tmp_path, 3) as writer:
+        writer.write(4, 0.4, {"loss": 0.25})
+    assert read_metrics(tmp_path) == [*GOOD, {"step": 4, "epoch": 0.4, "loss": 0.25}]
+    assert [record.message for record in caplog.records] == [f"Dropped 2 damaged line(s) of {path}: 2, 5"]
+
+
 def test_no_metrics_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="workdir of a training run"):
         read_metrics(tmp_path)

@@ -1,4 +1,4 @@
-"""The one way in: inpaint-jax train | evaluate | fill | sketch | demo | export | models | report.
+"""The one way in: inpaint-jax prepare | train | evaluate | fill | sketch | demo | export | models | report.
 
 Every command is a module here. Its docstring is what --help shows; `define(values)` defines its flags, REQUIRED and
 POSITIONAL name what has to be given, and `run(values, *positional)` hands it to one call of the library and returns the
@@ -24,6 +24,7 @@ from inpaint_jax.errors import UserError
 
 PROGRAM = "inpaint-jax"
 COMMANDS = {
+    "prepare": "Prepares a TFDS data set for training.",
     "train": "Trains a model, or goes on with a run.",
     "evaluate": "Makes tables of models and classical methods by mask ratio.",
     "fill": "Fills the holes of photos.",

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from inpaint_jax.data.images import UnreadableImage, read_image
+from inpaint_jax.data.tfds_copies import CONVERTIBLE, READABLE, Copy, find_copy, formats
 from inpaint_jax.errors import MissingFile, UserError
 
 logger = logging.getLogger("inpaint_jax")
@@ -50,6 +51,22 @@ def open_source(spec: str) -> ImageSource:
       UserError: an unknown scheme, option or split; or a folder without images.
       MissingFile: a folder, a list file, or a file that a list names is not there.
     """
+    scheme, where, options = split_spec(spec)
+    match scheme:
+        case "folder":
+            return open_folder(where, options.get("list"))
+        case "tfds":
+            return open_tfds(where, options.get("data_dir"))
+        case _:
+            return open_skimage(where)
+
+
+def split_spec(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Splits SCHEME:WHERE?NAME=VALUE&NAME=VALUE into its scheme, its middle and its options.
+
+    Raises:
+      UserError: an unknown scheme or option.
+    """
     scheme, _, rest = spec.partition(":")
     where, mark, options_text = rest.rpartition("?")
     if not mark:
@@ -63,13 +80,7 @@ def open_source(spec: str) -> ImageSource:
     if unknown := options.keys() - known[scheme]:
         allowed = ", ".join(known[scheme]) or "none"
         raise UserError(f"Data {spec!r} has the unknown option {min(unknown)!r}; {scheme}: knows {allowed}.")
-    match scheme:
-        case "folder":
-            return open_folder(where, options.get("list"))
-        case "tfds":
-            return open_tfds(where, options.get("data_dir"))
-        case _:
-            return open_skimage(where)
+    return scheme, where, options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,40 +156,35 @@ def _read_list(root: Path, file: Path) -> list[str]:
 class TfdsSource:
     """Images of a TFDS data set, by random access and without TensorFlow; see open_tfds."""
 
-    def __init__(self, dataset: str, split: str, data_dir: str | None = None):
-        self.dataset = dataset
+    def __init__(self, copy: Copy, split: str):
+        self._copy = copy
         self.split = split
-        self.data_dir = data_dir
         self._length = len(self._records)
 
     @functools.cached_property
     def _records(self):
-        import tensorflow_datasets as tfds  # takes a second to import; folders do without
+        import tensorflow_datasets as tfds
 
-        try:
-            builder = tfds.builder(self.dataset, data_dir=self.data_dir, file_format="array_record")
-        except tfds.core.DatasetNotFoundError as error:
-            raise UserError(f"TFDS has no data set {self.dataset!r}; correct its name.") from error
-        except (ValueError, AssertionError) as error:  # of names, configs and versions that it cannot make sense of
-            raise UserError(f"TFDS cannot open {self.dataset!r}; correct it to NAME or NAME/CONFIG.") from error
-        if not builder.is_prepared():
-            arguments = f"{self.dataset!r}, data_dir={self.data_dir!r}, file_format='array_record'"
-            raise MissingFile(
-                f"{self.dataset} is not prepared in {builder.data_dir}; import tensorflow_datasets as tfds and run "
-                f"tfds.builder({arguments}).download_and_prepare()."
-            )
-        # Its annotations know neither that features are a dict nor what its decorators leave of a signature.
-        if "image" not in builder.info.features:  # pyright: ignore[reportOperatorIssue]
-            raise UserError(f"{self.dataset} has no feature 'image'; choose a data set of images.")
+        builder = self._copy.builder()
+        found = formats(builder)
+        if READABLE not in found:
+            raise _unreadable(self._copy, builder.data_dir, found)
+        # A format that was added to a copy is known to a builder made of its files, not to that of the data set.
+        files = tfds.builder_from_directory(builder.data_dir)
         try:
             # Encoded images come as they are: read_image brings every kind of them to RGB.
-            return builder.as_data_source(
-                self.split,  # pyright: ignore[reportCallIssue]
+            return files.as_data_source(
+                self.split,  # pyright: ignore[reportCallIssue] (nothing is left of the signature by a decorator)
                 decoders={"image": tfds.decode.SkipDecoding()},
+                file_format=READABLE,
             )
         except ValueError as error:
-            splits = ", ".join(sorted(builder.info.splits))
-            raise UserError(f"{self.dataset} has no split {self.split!r}; it has {splits}.") from error
+            splits = {name: split.num_examples for name, split in files.info.splits.items()}
+            if (name := self.split.partition("[")[0]) in splits:
+                told = f"no {self.split!r}; {name} has {splits[name]:,} photos"
+            else:
+                told = f"no split {self.split!r}; it has {', '.join(sorted(splits))}"
+            raise UserError(f"{self._copy.dataset} has {told}.") from error
 
     def __getstate__(self) -> dict:
         """Leaves the open files behind; a worker opens its own."""
@@ -194,7 +200,7 @@ class TfdsSource:
 
     def name(self, index: int) -> str:
         """Data set, split and number."""
-        return f"{self.dataset}:{self.split}#{index}"
+        return f"{self._copy.dataset}:{self.split}#{index}"
 
 
 def open_tfds(where: str, data_dir: str | None = None) -> TfdsSource:
@@ -206,12 +212,22 @@ def open_tfds(where: str, data_dir: str | None = None) -> TfdsSource:
 
     Raises:
       UserError: no such data set or split, or no images in it.
-      MissingFile: not prepared; the message has the command that does it.
+      MissingFile: not prepared, or in another format; the message has the command that mends it.
     """
-    dataset, mark, split = where.partition(":")
-    if not (dataset and mark and split):
-        raise UserError(f"Data 'tfds:{where}' lacks a name or a split; write tfds:NAME:SPLIT.")
-    return TfdsSource(dataset, split, os.path.expanduser(data_dir) if data_dir else None)
+    copy, split = find_copy(where, data_dir)
+    if not split:
+        raise UserError(f"Data 'tfds:{where}' lacks a split; write tfds:NAME:SPLIT.")
+    return TfdsSource(copy, split)
+
+
+def _unreadable(copy: Copy, folder: str, found: set[str]) -> MissingFile:
+    if not found:
+        return MissingFile(f"{copy.dataset} is not prepared in {folder}; prepare it by: {copy.command}.")
+    how = "convert it, without a download," if CONVERTIBLE in found else "delete that folder and prepare it again"
+    kinds = " and ".join(sorted(found))
+    return MissingFile(
+        f"{copy.dataset} is prepared in {folder} as {kinds}, and {READABLE} is needed; {how} by: {copy.command}."
+    )
 
 
 # Whole photos are held out: tiles of one photo, or the two views of motorcycle_*, never meet in both splits.

@@ -115,12 +115,12 @@ def train(
     )
     programs = _Programs.of(system)
     with Checkpoints(workdir) as checkpoints:
-        if (step := checkpoints.latest_step()) is None:
+        if (restored := _restore(checkpoints, shapes, programs)) is None:
             state, progress = jax.jit(system.initial_state, out_shardings=programs.everywhere)(key), Progress()
             if pretrained:
                 state = dataclasses.replace(state, **devices.put_everywhere(pretrained, programs.mesh))
         else:
-            state, saved = _restore(checkpoints, step, shapes, programs)
+            state, saved = restored
             progress = Progress.from_dict(saved)
             feed.check_goes_on({name: saved[name] for name in saved if name not in vars(progress)}, workdir)
         _Run(config, workdir, feed, programs, checkpoints, progress, profile).until_done(state)
@@ -322,12 +322,14 @@ class _Run:
 
 
 def _restore(
-    checkpoints: Checkpoints, step: int, shapes: TrainState, programs: _Programs
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state, and what was saved with it: how far the run had come, and what it was fed with."""
+    checkpoints: Checkpoints, shapes: TrainState, programs: _Programs
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """The state, and what was saved with it: how far the run had come, and what it was fed with. None in a new run."""
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=programs.everywhere), shapes)
     generator, rest = like.split()
-    generator, rest, saved = checkpoints.restore(step, generator=generator, rest=rest)
+    if (found := checkpoints.restore_latest(generator=generator, rest=rest)) is None:
+        return None
+    step, generator, rest, saved = found
     _log.info("Going on from the checkpoint of step %d.", step)
     return TrainState.join(generator, rest), saved
 
