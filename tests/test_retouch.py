@@ -105,7 +105,7 @@ def test_texture_comes_from_where_the_photo_is_alike():
 
 
 def test_narrow_parts_are_left_to_the_network():
-    truth, hole, smooth = twins()
+    _, hole, smooth = twins()
     line = np.zeros_like(hole)
     line[10:14, 10:80] = True
     textured = texture.add_texture(smooth, hole | line, texture.match(smooth, hole | line))
