@@ -21,7 +21,7 @@ from inpaint_jax.config import Config
 from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 from inpaint_jax.runs import read_config
-from inpaint_jax.systems.mhtma import check_params
+from inpaint_jax.systems import check_params
 
 logger = logging.getLogger("inpaint_jax")
 
