@@ -41,7 +41,7 @@ class _Rule:
     below: float = math.inf
     even: bool = False
     free: bool = False
-    of: str = ""
+    of: tuple[str, ...] = SYSTEMS
 
     def fault(self, value: Any) -> str | None:
         """What the value would have to be, if it is wrong."""
@@ -69,8 +69,8 @@ def _field(default: Any, meaning: str, **rule: Any) -> Any:
         default: the paper's value. A default of None stands for "not given".
         meaning: for readers.
         **rule: `choices`, or bounds: `at_least`, `at_most`, `above`, `below`, `even`. `free` marks fields that may
-            change when a run goes on, because no training step depends on them. `of` names the one system whose field
-            it is; all others keep its default.
+            change when a run goes on, because no training step depends on them. `of` names the systems that read it,
+            all by default; others refuse any value but the default.
     """
     return dataclasses.field(default=default, metadata={"rule": _Rule(meaning, **rule)})
 
@@ -117,32 +117,34 @@ class Data:
 class Model:
     """The generator and the discriminator."""
 
-    sketch: bool = _field(False, "a fifth input channel: guided by sketches (Section IV-F)", of="mhtma")
+    sketch: bool = _field(False, "a fifth input channel: guided by sketches (Section IV-F)", of=("mhtma",))
     width: int = _field(24, "w, channels of the first layer", at_least=2, at_most=1024, even=True)
     fill: str = _field(
-        "constant", "what the hole holds at first; tension_spline is smooth", choices=(*FILLS,), of="mhtma"
+        "constant", "what the hole holds at first; tension_spline is smooth", choices=(*FILLS,), of=("mhtma",)
     )
     output: str = _field(
-        "image", "of both stages; residual is added to the fill inside the hole", choices=OUTPUTS, of="mhtma"
+        "image", "of both stages; residual is added to the fill inside the hole", choices=OUTPUTS, of=("mhtma",)
     )
-    skips: bool = _field(False, "from encoders to decoders, as in a U-Net", of="mhtma")
-    attention: str = _field("mhtma", "or its siblings: single, contextual (CA), atma", choices=KINDS, of="mhtma")
-    heads: int = _field(2, "K", at_least=1, of="mhtma")
-    patch_size: int = _field(3, "s", at_least=1, of="mhtma")
+    skips: bool = _field(False, "from encoders to decoders, as in a U-Net", of=("mhtma",))
+    attention: str = _field("mhtma", "or its siblings: single, contextual (CA), atma", choices=KINDS, of=("mhtma",))
+    heads: int = _field(2, "K", at_least=1, of=("mhtma",))
+    patch_size: int = _field(3, "s", at_least=1, of=("mhtma",))
     constant_temperature: float | None = _field(
-        None, "of all heads; learned by default (CA: 1/10)", above=0, of="mhtma"
+        None, "of all heads; learned by default (CA: 1/10)", above=0, of=("mhtma",)
     )
     temperature_activation: str | None = _field(
-        None, "softplus by default, leaky_relu in atma", choices=(None, *ACTIVATIONS), of="mhtma"
+        None, "softplus by default, leaky_relu in atma", choices=(None, *ACTIVATIONS), of=("mhtma",)
     )
     variant: str = _field(
-        "pt", "tf: SAME padding, no fuse, as in weights converted from TensorFlow", choices=VARIANTS, of="deepfillv2"
+        "pt", "tf: SAME padding, no fuse, as in weights converted from TensorFlow", choices=VARIANTS, of=("deepfillv2",)
     )
     discriminator: Literal["global_local", "patch"] = _field(
-        "global_local", "the paper's, or one that judges every patch and is told the hole (SN-PatchGAN)", of="mhtma"
+        "global_local", "the paper's, or one that judges every patch and is told the hole (SN-PatchGAN)", of=("mhtma",)
     )
     discriminator_width: int = _field(64, "channels of its first layer", at_least=1, at_most=1024)
-    discriminator_features: int = _field(1024, "of each branch of global_local", at_least=1, at_most=2**16, of="mhtma")
+    discriminator_features: int = _field(
+        1024, "of each branch of global_local", at_least=1, at_most=2**16, of=("mhtma",)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,15 +168,17 @@ class Loss:
         "hinge",
         "with spectral norms; wgan_gp has a gradient penalty instead (Table II)",
         choices=ADVERSARIAL,
-        of="mhtma",
+        of=("mhtma",),
     )
     feature_matching_weight: float = _field(
         0.0,
         "of the distance between the discriminator's features of image and photo; for patch alone",
         at_least=0,
-        of="mhtma",
+        of=("mhtma",),
     )
-    gradient_penalty_weight: float = _field(10.0, "lambda of WGAN-GP (Gulrajani et al. 2017)", at_least=0, of="mhtma")
+    gradient_penalty_weight: float = _field(
+        10.0, "lambda of WGAN-GP (Gulrajani et al. 2017)", at_least=0, of=("mhtma",)
+    )
     vgg_weights: str | None = _field(None, "file; downloaded into the cache by default", free=True)
 
 
@@ -331,10 +335,10 @@ def _check_together(config: Config) -> None:
 
     for group in ("model", "loss"):
         for field in dataclasses.fields(getattr(config, group)):
-            owner = field.metadata["rule"].of or config.system
+            systems = field.metadata["rule"].of
             demand(
-                owner == config.system or getattr(getattr(config, group), field.name) == field.default,
-                f"config.{group}.{field.name} is for config.system={owner}; leave it out with "
+                config.system in systems or getattr(getattr(config, group), field.name) == field.default,
+                f"config.{group}.{field.name} is for config.system={' or '.join(systems)}; leave it out with "
                 f"config.system={config.system}.",
             )
     channels = 4 * model.width
