@@ -14,6 +14,7 @@ GOOD = {
     "fill": "--checkpoint={model} --image={photo} --output={tmp}/out.png ",
     "sketch": "--data=folder:{photos}/val --output={tmp}/sketches --size=64 ",
     "export": "--output={tmp}/out.safetensors ",
+    "import": "--system=deepfillv2 --output={tmp}/out.safetensors ",
     "report": "",
     "demo": "--port=0 ",
 }
@@ -80,7 +81,7 @@ ROWS = {
         ("--config.data.flip=nan", "--config.data.flip must be a finite number"),
         ("--config.model.skips=perhaps", "true or false is wanted"),
         ("--config=nowhere.py", "There is no config file 'nowhere.py'"),
-        ("--config=nowhere", "or a name: celeba_hq, default"),
+        ("--config=nowhere", "or a name: celeba_hq, deepfillv2, default"),
         ("--config={tmp}/syntax.py", "syntax.py, line 2"),
         ("--config={tmp}/no_function.py", "no_function.py gives no config"),
         ("--config={photo}", "is no Python file"),
@@ -220,6 +221,15 @@ ROWS = {
         ("--checkpoint={run} --output={photo}/x", "correct the path"),
         ("--checkpoint={run} --output={tmp}/" + LONG, "give a shorter name"),
         *((f"--checkpoint={{{name}}}", said) for name, said in DAMAGED.items() if not name.startswith("file")),
+    ],
+    "import": [
+        ("", "--weights is missing"),
+        ("--weights=nowhere.pth", "There is no file nowhere.pth"),
+        ("--weights={broken}/photo.png", "is no file of torch.save"),
+        ("--weights={model}", "is no file of torch.save"),
+        ("--weights={foreign}", "missing: conv1.conv.weight, conv1.conv.bias, "),
+        ("--weights={tensor}", "holds no state_dict; give a checkpoint of DeepFillv2"),
+        ("--weights={foreign} --system=magic", "should be one of <deepfillv2>"),
     ],
     "report": [
         ("", "WORKDIR is missing"),

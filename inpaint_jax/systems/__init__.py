@@ -65,6 +65,25 @@ def make_generator(config: Config) -> "Generator | DeepFillV2":
     return _module(config).make_generator(config)
 
 
+def read_published(system: str, path: str | Path) -> tuple[Config, Any, int, str]:
+    """Reads a generator from a file that was published for a system other than the paper's; nothing is executed.
+
+    Args:
+        system: of `config.SYSTEMS`.
+        path: of the file.
+
+    Returns:
+        a config that describes the generator, its parameters, the step that they are of, and terms of use.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+    """
+    from inpaint_jax.systems import deepfillv2_weights
+
+    readers = {"deepfillv2": deepfillv2_weights}
+    return *readers[system].read(path), readers[system].TERMS
+
+
 def check_params(config: Config, params: Any, where: str | Path) -> None:
     """Compares parameters with those that the generator of a config has; nothing is computed.
 

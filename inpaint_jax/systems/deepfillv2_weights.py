@@ -89,8 +89,8 @@ def read(path: str | Path) -> tuple[Config, Any, int]:
         raise WeightsInvalid(f"{path} holds no state_dict; give a checkpoint of DeepFillv2.")
     state = {name: tensor for name, tensor in state.items() if name != _CONSTANT}
     variant = "pt" if any(str(name).startswith("stage1.") for name in state) else "tf"
-    names = _names(variant)
-    check_tree(state, {names[ours]: shape for ours, shape in _shapes(variant).items()}, path)
+    shapes = _shapes(variant)
+    check_tree(state, {theirs: shapes[ours] for ours, theirs in _names(variant).items()}, path)
     config = dataclasses.replace(
         Config(), name=Path(path).stem, system="deepfillv2", model=dataclasses.replace(Model(), variant=variant)
     )
