@@ -11,7 +11,7 @@ from inpaint_jax import inspection
 from inpaint_jax.config import Config, Model
 from inpaint_jax.inference import Inpainter
 from inpaint_jax.nets.deepfillv2 import DeepFillV2, DeepFillV2Discriminator
-from inpaint_jax.nets.deepfillv2_attention import deepfillv2_attention
+from inpaint_jax.nets.deepfillv2_attention import deepfillv2_attention, evenly_spaced
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.systems import deepfillv2_weights
 from inpaint_jax.systems.deepfillv2 import DeepFillV2Critic
@@ -227,7 +227,7 @@ def slow_attention(features, mask, fuse, align_corners):
     return total[1:-1, 1:-1] / 4
 
 
-def attention_sample(height=8, width=12):
+def attention_sample(height=10, width=12):
     rng = np.random.default_rng(0)
     features = 0.3 * rng.normal(size=(2, height, width, 3)).astype(np.float32)
     mask = np.zeros((2, 4 * height, 4 * width), bool)
@@ -243,6 +243,14 @@ def test_attention_agrees_with_loops(fuse, align_corners):
     expected = np.stack([slow_attention(f, m, fuse, align_corners) for f, m in zip(features, mask)])
     np.testing.assert_allclose(attended, expected, atol=1e-5)
     assert np.abs(expected).max() > 0.1
+
+
+def test_evenly_spaced_pixels_are_those_of_pytorch():
+    assert evenly_spaced(8, 1).tolist() == [0]
+    assert evenly_spaced(12, 6).tolist() == [0, 2, 4, 7, 9, 11]
+    # Exactly 28.5, 46.5, 92.5, 100.5, 60.5: what torch.linspace(0, side - 1, side // 2) + 0.5 rounds down to (2.14).
+    for side, middle in ((58, 28), (94, 46), (186, 93), (202, 101), (242, 120)):
+        assert evenly_spaced(side, side // 2)[side // 4] == middle
 
 
 def test_attention_takes_nothing_from_the_hole():

@@ -8,7 +8,7 @@ the map goes on with zeros; and the overlap of what is copied is divided by 4, a
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.attention import valid_keys
@@ -79,11 +79,23 @@ def _shrink(x: Shaped[AnyArray, "B H W C"], rate: int, align_corners: bool) -> S
     """One pixel of every `rate` in both directions."""
     for axis in (1, 2):
         count = x.shape[axis] // rate
-        at = np.arange(count) * rate
-        if align_corners:
-            at = np.floor(np.linspace(0, x.shape[axis] - 1, count) + 0.5).astype(int)
+        at = evenly_spaced(x.shape[axis], count) if align_corners else np.arange(count) * rate
         x = jnp.take(x, at, axis=axis)
     return jnp.asarray(x)
+
+
+def evenly_spaced(side: int, count: int) -> Int[np.ndarray, "{count}"]:
+    """Places from 0 to side - 1, rounded.
+
+    In float32 and from both ends, as PyTorch computes them: the one in the middle of an odd number lies between two
+    pixels, and rounding errors decide which it is.
+    """
+    if count == 1:
+        return np.zeros(1, int)
+    step = np.float32(side - 1) / np.float32(count - 1)
+    up = step * np.arange(count, dtype=np.float32)
+    places = np.where(np.arange(count) < count // 2, up, np.float32(side - 1) - up[::-1])
+    return np.floor(places + np.float32(0.5)).astype(int)
 
 
 def _fuse(scores: Float[Array, "B h w h w"]) -> Float[Array, "B h w h w"]:
