@@ -20,10 +20,13 @@ from ml_collections.config_dict import placeholder
 
 from inpaint_jax.errors import UserError
 from inpaint_jax.losses import ADVERSARIAL, L1
+from inpaint_jax.nets.deepfillv2 import VARIANTS
 from inpaint_jax.nets.fill import FILLS
 from inpaint_jax.nets.generator import OUTPUTS
 from inpaint_jax.nets.mhtma import KINDS
 from inpaint_jax.nets.temperature import ACTIVATIONS
+
+SYSTEMS = ("mhtma", "deepfillv2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class _Rule:
     below: float = math.inf
     even: bool = False
     free: bool = False
+    of: tuple[str, ...] = SYSTEMS
 
     def fault(self, value: Any) -> str | None:
         """What the value would have to be, if it is wrong."""
@@ -65,7 +69,8 @@ def _field(default: Any, meaning: str, **rule: Any) -> Any:
         default: the paper's value. A default of None stands for "not given".
         meaning: for readers.
         **rule: `choices`, or bounds: `at_least`, `at_most`, `above`, `below`, `even`. `free` marks fields that may
-            change when a run goes on, because no training step depends on them.
+            change when a run goes on, because no training step depends on them. `of` names the systems that read it,
+            all by default; others refuse any value but the default.
     """
     return dataclasses.field(default=default, metadata={"rule": _Rule(meaning, **rule)})
 
@@ -77,7 +82,7 @@ class Data:
     train: str | None = _field(None, "photos: folder:PATH, tfds:NAME[/CONFIG]:SPLIT or skimage:train")
     validation: str | None = _field(None, "likewise")
     test: str | None = _field(None, "likewise, for evaluate", free=True)
-    masks: str = _field("freeform", "or mixed (holes of all ratios), or folder:PATH")
+    masks: str = _field("freeform", "or mixed (holes of all ratios), deepfillv2 (its own), or folder:PATH")
     image_size: int = _field(256, "side of the images", at_least=16, at_most=2**14)
     resize: Literal["shortest", "stretch"] = _field(
         "shortest", "the shortest side to image_size, then crop; stretch resizes both sides (as the paper)"
@@ -112,23 +117,34 @@ class Data:
 class Model:
     """The generator and the discriminator."""
 
-    sketch: bool = _field(False, "a fifth input channel: guided by sketches (Section IV-F)")
+    sketch: bool = _field(False, "a fifth input channel: guided by sketches (Section IV-F)", of=("mhtma",))
     width: int = _field(24, "w, channels of the first layer", at_least=2, at_most=1024, even=True)
-    fill: str = _field("constant", "what the hole holds at first; tension_spline is smooth", choices=(*FILLS,))
-    output: str = _field("image", "of both stages; residual is added to the fill inside the hole", choices=OUTPUTS)
-    skips: bool = _field(False, "from encoders to decoders, as in a U-Net")
-    attention: str = _field("mhtma", "or its siblings: single, contextual (CA), atma", choices=KINDS)
-    heads: int = _field(2, "K", at_least=1)
-    patch_size: int = _field(3, "s", at_least=1)
-    constant_temperature: float | None = _field(None, "of all heads; learned by default (CA: 1/10)", above=0)
+    fill: str = _field(
+        "constant", "what the hole holds at first; tension_spline is smooth", choices=(*FILLS,), of=("mhtma",)
+    )
+    output: str = _field(
+        "image", "of both stages; residual is added to the fill inside the hole", choices=OUTPUTS, of=("mhtma",)
+    )
+    skips: bool = _field(False, "from encoders to decoders, as in a U-Net", of=("mhtma",))
+    attention: str = _field("mhtma", "or its siblings: single, contextual (CA), atma", choices=KINDS, of=("mhtma",))
+    heads: int = _field(2, "K", at_least=1, of=("mhtma",))
+    patch_size: int = _field(3, "s", at_least=1, of=("mhtma",))
+    constant_temperature: float | None = _field(
+        None, "of all heads; learned by default (CA: 1/10)", above=0, of=("mhtma",)
+    )
     temperature_activation: str | None = _field(
-        None, "softplus by default, leaky_relu in atma", choices=(None, *ACTIVATIONS)
+        None, "softplus by default, leaky_relu in atma", choices=(None, *ACTIVATIONS), of=("mhtma",)
+    )
+    variant: str = _field(
+        "pt", "tf: SAME padding, no fuse, as in weights converted from TensorFlow", choices=VARIANTS, of=("deepfillv2",)
     )
     discriminator: Literal["global_local", "patch"] = _field(
-        "global_local", "the paper's, or one that judges every patch and is told the hole (SN-PatchGAN)"
+        "global_local", "the paper's, or one that judges every patch and is told the hole (SN-PatchGAN)", of=("mhtma",)
     )
     discriminator_width: int = _field(64, "channels of its first layer", at_least=1, at_most=1024)
-    discriminator_features: int = _field(1024, "of each branch of global_local", at_least=1, at_most=2**16)
+    discriminator_features: int = _field(
+        1024, "of each branch of global_local", at_least=1, at_most=2**16, of=("mhtma",)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +165,20 @@ class Loss:
     )
     adversarial_weight: float = _field(0.01, "lambda_adv^G; 0 trains without the discriminator", at_least=0)
     adversarial: str = _field(
-        "hinge", "with spectral norms; wgan_gp has a gradient penalty instead (Table II)", choices=ADVERSARIAL
+        "hinge",
+        "with spectral norms; wgan_gp has a gradient penalty instead (Table II)",
+        choices=ADVERSARIAL,
+        of=("mhtma",),
     )
     feature_matching_weight: float = _field(
-        0.0, "of the distance between the discriminator's features of image and photo; for patch alone", at_least=0
+        0.0,
+        "of the distance between the discriminator's features of image and photo; for patch alone",
+        at_least=0,
+        of=("mhtma",),
     )
-    gradient_penalty_weight: float = _field(10.0, "lambda of WGAN-GP (Gulrajani et al. 2017)", at_least=0)
+    gradient_penalty_weight: float = _field(
+        10.0, "lambda of WGAN-GP (Gulrajani et al. 2017)", at_least=0, of=("mhtma",)
+    )
     vgg_weights: str | None = _field(None, "file; downloaded into the cache by default", free=True)
 
 
@@ -188,6 +212,7 @@ class Train:
         "fill; such a model fills wide holes from coarse to fine; for model.output=residual, without sketches",
         at_least=0,
         at_most=1,
+        of=("mhtma",),
     )
     max_steps: int | None = _field(None, "no limit by default: early stopping ends the run", at_least=1, free=True)
     select_by: Literal["loss", "hole_l1", "last"] = _field(
@@ -208,6 +233,7 @@ class Config:
     """All of a run but its workdir."""
 
     name: str = _field("default", "of the run; runs/<name> is its workdir by default")
+    system: str = _field("mhtma", "the paper's, or one that it is compared with", choices=SYSTEMS)
     seed: int = _field(0, "of parameters, order, crops, flips and masks", at_least=0, below=2**31)
     dtype: Literal["float32", "bfloat16"] = _field("float32", "of the networks' computation; bfloat16 for GPUs")
     batch_size: int = _field(16, "over all devices together", at_least=1)
@@ -275,8 +301,8 @@ def _read(kind: type, values: Any, source: str, path: str) -> Any:
             close = difflib.get_close_matches(name, fields, n=1)
             meant = f"; did you mean {path}.{close[0]}?" if close else f"; there are {', '.join(fields)}."
             raise UserError(f"There is no {path}.{name}{meant}")
-    # Fields that came later have as their default what was done before.
-    if missing := [name for name in fields if name not in values and kind is Config]:
+    # Fields that came later have as their default what was done before: those of groups, and `system`.
+    if missing := [name for name in fields if name not in values and kind is Config and name != "system"]:
         raise UserError(f"{source} lacks {path}.{missing[0]}: it is damaged.")
     return kind(**{name: _value(fields[name], hints[name], values[name], source, f"{path}.{name}") for name in values})
 
@@ -315,6 +341,14 @@ def _check_together(config: Config) -> None:
         if not fits:
             raise UserError(sentence)
 
+    for group in ("model", "loss"):
+        for field in dataclasses.fields(getattr(config, group)):
+            systems = field.metadata["rule"].of
+            demand(
+                config.system in systems or getattr(getattr(config, group), field.name) == field.default,
+                f"config.{group}.{field.name} is for config.system={' or '.join(systems)}; leave it out with "
+                f"config.system={config.system}.",
+            )
     channels = 4 * model.width
     demand(
         model.attention == "single" or channels % model.heads == 0,

@@ -21,7 +21,7 @@ from inpaint_jax.config import Config
 from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 from inpaint_jax.runs import read_config
-from inpaint_jax.systems.mhtma import check_params
+from inpaint_jax.systems import check_params, read_published
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -181,6 +181,24 @@ def export(
     size = Path(output).stat().st_size / 2**20
     logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)
     return step
+
+
+def import_weights(system: str, weights: str | Path, output: str | Path) -> None:
+    """Writes the generator of another project's file into one of ours.
+
+    Args:
+        system: see `systems.read_published`.
+        weights: the file.
+        output: the file to write.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+        OSError: the file cannot be written.
+    """
+    config, params, step, terms = read_published(system, weights)
+    write_model(output, params, config.to_dict(), step, terms=terms)
+    size = Path(output).stat().st_size / 2**20
+    logger.info("Wrote the generator of %s to %s (%.1f MiB). %s", weights, output, size, terms)
 
 
 def _widened(tensor: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from inpaint_jax.config import Config, to_config_dict
+from configs import deepfillv2, places2
+from inpaint_jax.config import Config, Loss, Optimizer, to_config_dict
 from inpaint_jax.errors import UserError
 from inpaint_jax.runs import check_workdir, claim_workdir
 from inpaint_jax.training import loop
@@ -32,6 +33,29 @@ def test_configs_load_and_keep_the_papers_settings(name):
     assert math.isclose(config.data.flip, 0.5)
 
 
+def test_the_published_recipe_of_deepfillv2():
+    config = deepfillv2.get_config()
+    assert (config.name, config.system, config.model.variant) == ("deepfillv2", "deepfillv2", "pt")
+    assert (config.batch_size, config.data.image_size, config.data.masks, config.data.flip) == (
+        16,
+        256,
+        "deepfillv2",
+        0.0,
+    )
+    # L1 of the weight 1 in [-1, 1].
+    assert Config.read(config).loss == Loss(
+        coarse_weight=2.0, refined_weight=2.0, perceptual_weight=0.0, adversarial_weight=1.0
+    )
+    optimizer = Optimizer(generator_learning_rate=1e-4, discriminator_learning_rate=1e-4, beta1=0.5, beta2=0.999)
+    assert Config.read(config).optimizer == optimizer
+    assert config.train.max_steps == 1_000_000
+    paper, ours = deepfillv2.get_config("paper"), places2.get_config()
+    assert paper.data.to_dict() == ours.data.to_dict()
+    assert (paper.name, paper.loss, paper.optimizer) == ("deepfillv2_paper", config.loss, config.optimizer)
+    with pytest.raises(ValueError, match="There is no variant 'sketch'; leave it out, or take :paper"):
+        deepfillv2.get_config("sketch")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -44,6 +68,12 @@ def test_configs_load_and_keep_the_papers_settings(name):
         ({"optimizer__beta1": 2.0}, "config.optimizer.beta1 must be at least 0 and below 1, not 2.0."),
         ({"optimizer__generator_learning_rate": math.nan}, "config.optimizer.generator_learning_rate must be"),
         ({"batch_size": 0}, "config.batch_size must be at least 1, not 0."),
+        ({"system": "deepfillv3"}, "config.system must be mhtma or deepfillv2, not 'deepfillv3'."),
+        (
+            {"system": "deepfillv2", "model__heads": 4},
+            "config.model.heads is for config.system=mhtma; leave it out with config.system=deepfillv2.",
+        ),
+        ({"model__variant": "tf"}, "config.model.variant is for config.system=deepfillv2; leave it out"),
         ({"model__patch_size": 99}, "config.model.patch_size=99 does not fit into the attention's map of 8 x 8"),
         ({"model__sketch": True, "data__zoom": 2.0}, "config.data.zoom must be 1 with config.model.sketch."),
         ({"data__sketches": "folder"}, "--config=FILE:sketch"),
@@ -98,6 +128,9 @@ def test_the_end_of_a_cosine_stays(schedule, make_config, tmp_path):
 def test_a_config_is_read_as_it_was_written():
     config = Config()
     assert Config.read(config.to_dict()) == Config.read(to_config_dict(config)) == config
+    fields = config.to_dict()
+    del fields["system"]  # as in files of before there were several
+    assert Config.read(fields) == config
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from inpaint_jax.nets.generator import Generator
 from inpaint_jax.nets.guess import around, enlarge, halve
 from inpaint_jax.systems import steps
 from inpaint_jax.systems.critics import GlobalLocalCritic
-from inpaint_jax.systems.mhtma import make_optimizer
+from inpaint_jax.systems.optimizers import make_optimizer
 from inpaint_jax.systems.state import create_state
 
 

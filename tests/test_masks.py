@@ -154,6 +154,24 @@ def test_a_third_of_mixed_masks_are_those_of_the_paper():
     assert counts == pytest.approx(100, abs=25)
 
 
+def test_masks_of_deepfillv2_hold_a_box_of_its_sides():
+    """A box of half the side or up to a quarter of that less, and strokes."""
+    sides, more = set(), []
+    for seed in range(60):
+        drawn = open_masks("deepfillv2", 64).draw(np.random.default_rng(seed), 3)
+        rng = np.random.default_rng(seed)
+        _, (top, left, side) = square_mask(rng, 64, 64, fraction=1 / 2)
+        rows, columns = rng.integers(0, 4, 2, endpoint=True)
+        box = drawn.mask[top + rows : top + side - rows, left + columns : left + side - columns]
+        assert box.all()
+        sides |= {box.shape[0], box.shape[1]}
+        more.append(drawn.mask.sum() > box.size)
+        crop_top, crop_left = drawn.crop
+        assert drawn.mask[crop_top : crop_top + 32, crop_left : crop_left + 32].any()
+    assert sides == {24, 26, 28, 30, 32}
+    assert np.mean(more) > 0.9
+
+
 @pytest.mark.parametrize("size", [16, 96])
 def test_mixed_masks_are_fixed_by_rng(size):
     source = open_masks("mixed", size)
@@ -215,7 +233,7 @@ def test_unreadable_mask_is_an_error(tmp_path):
 def test_open_masks_by_name(tmp_path):
     assert open_masks("freeform", 96) == FreeFormMasks(96)
     assert open_masks("freeform", 96).draw(np.random.default_rng(0)).mask.shape == (96, 96)
-    with pytest.raises(ValueError, match="freeform, mixed or folder:PATH"):
+    with pytest.raises(ValueError, match="freeform, mixed, deepfillv2 or folder:PATH"):
         open_masks("irregular", 96)
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_masks(f"folder:{tmp_path}/gone", 96)

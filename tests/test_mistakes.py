@@ -19,6 +19,7 @@ import safetensors.numpy
 from conftest import REPOSITORY
 from mistakes import DAMAGED, GOOD, ROWS
 from PIL import Image
+from torch_files import write_zip
 
 from inpaint_jax.checkpoints import Checkpoints
 from inpaint_jax.config import Config
@@ -99,6 +100,13 @@ def places(untrained, photos, tmp_path_factory):
     lines(copied("metrics_damaged") / "metrics.jsonl", '{"step": 0, "epoch"', "")
     lines(copied("metrics_nan") / "metrics.jsonl", '{"step": NaN, "epoch": 0}')
     lines(copied("metrics_text") / "metrics.jsonl", '{"step": 1, "epoch": 0, "validation/loss": "low"}')
+
+    for name, saved in (
+        ("foreign", {"G": {"weight": np.ones(3, np.float32)}}),
+        ("tensor", np.ones(3, np.float32)),
+    ):
+        found[name] = tmp / f"{name}.pth"
+        write_zip(found[name], saved)
 
     found["model"] = tmp / "model.safetensors"
     export(untrained, found["model"])
@@ -201,6 +209,7 @@ def test_a_mistake_is_one_line_that_names_the_cure(outcomes, places, command, nu
         ("-m inpaint_jax.report", "report"),
         ("-m inpaint_jax.sketching", "sketch"),
         ("-m inpaint_jax export", "export"),
+        ("-m inpaint_jax import", "import"),
     ],
 )
 def test_every_way_in(way, command):

@@ -13,7 +13,7 @@ from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.nets.generator import Generator
 from inpaint_jax.systems import critics, make_system
 from inpaint_jax.systems.critics import GlobalLocalCritic, PatchCritic
-from inpaint_jax.systems.mhtma import learning_rate
+from inpaint_jax.systems.optimizers import learning_rate
 from inpaint_jax.systems.state import create_state
 from inpaint_jax.systems.steps import make_train_step, make_validation_step
 from inpaint_jax.training.meter import Meter, TrainingDivergedError

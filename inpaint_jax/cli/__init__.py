@@ -1,4 +1,4 @@
-"""The one way in: inpaint-jax prepare | train | evaluate | fill | sketch | demo | export | models | report.
+"""The one way in: inpaint-jax prepare | train | evaluate | fill | sketch | demo | export | import | models | report.
 
 Every command is a module here. Its docstring is what --help shows; `define(values)` defines its flags, REQUIRED and
 POSITIONAL name what has to be given, and `run(values, *positional)` hands it to one call of the library and returns the
@@ -31,6 +31,7 @@ COMMANDS = {
     "sketch": "Makes the sketches of a data set, for training.",
     "demo": "Shows a web page to fill holes on.",
     "export": "Writes the generator of a run into one file.",
+    "import": "Makes a model of weights that were published for another system.",
     "models": "Lists the models that come along.",
     "report": "Makes one HTML page of a run.",
 }

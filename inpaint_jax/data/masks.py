@@ -272,6 +272,22 @@ class MixedMasks:
 
 
 @dataclasses.dataclass(frozen=True)
+class DeepFillV2Masks:
+    """Holes of DeepFillv2: strokes united with a box of half the side, less up to 1/16 of the side at each edge."""
+
+    size: int
+
+    def draw(self, rng: np.random.Generator, index: int | None = None) -> Mask:
+        """Draws a mask of size x size; `index` makes no difference."""
+        box, (top, left, side) = square_mask(rng, self.size, self.size, fraction=1 / 2)
+        rows, columns = rng.integers(0, self.size // 16, 2, endpoint=True)
+        box[:] = False
+        box[top + rows : top + side - rows, left + columns : left + side - columns] = True
+        mask = box | free_form_mask(rng, self.size, self.size)
+        return Mask(mask, local_crop_for(rng, mask, local_crop_side(*mask.shape)))
+
+
+@dataclasses.dataclass(frozen=True)
 class FolderMasks:
     """Masks from the image files of a folder, brought to size x size by taking nearest pixels."""
 
@@ -297,7 +313,7 @@ class FolderMasks:
 
 
 def open_masks(spec: str, size: int) -> MaskSource:
-    """Opens what `config.data.masks` names: `freeform`, `mixed`, or `folder:PATH`.
+    """Opens what `config.data.masks` names: `freeform`, `mixed`, `deepfillv2`, or `folder:PATH`.
 
     A folder takes the options `?list=FILE`, as for photos, and `?missing=black` for files in which black marks the
     hole; both are joined by &.
@@ -306,13 +322,12 @@ def open_masks(spec: str, size: int) -> MaskSource:
       UserError: an unknown spec or option, or no image file in the folder.
       MissingFile: no such folder.
     """
-    if spec == "freeform":
-        return FreeFormMasks(size)
-    if spec == "mixed":
-        return MixedMasks(size)
+    drawn = {"freeform": FreeFormMasks, "mixed": MixedMasks, "deepfillv2": DeepFillV2Masks}
+    if spec in drawn:
+        return drawn[spec](size)
     if spec.startswith("folder:"):
         return open_folder_masks(spec, size)
-    raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed or folder:PATH.")
+    raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed, deepfillv2 or folder:PATH.")
 
 
 def open_folder_masks(spec: str, size: int) -> FolderMasks:

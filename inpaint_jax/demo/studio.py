@@ -70,7 +70,8 @@ class Studio:
         self.suggests = self.guided and edges is not None
         fields = inpainter.config.model
         # Those of contextual attention are constant, too.
-        self.learns_temperatures = fields.constant_temperature is None and fields.attention != "contextual"
+        learns = fields.constant_temperature is None and fields.attention != "contextual"
+        self.learns_temperatures = learns and inpainter.generator.temperature_count > 0
 
     @classmethod
     def open(cls, checkpoint: str | Path, step: int | None = None, pidinet_weights: str | None = None) -> "Studio":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import cv2
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +16,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from inpaint_jax.config import Config
 from inpaint_jax.models import load_model
-from inpaint_jax.nets.generator import Generator, GeneratorOutputs
+from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.nets.guess import enlarge, halve
-from inpaint_jax.nets.mhtma import head_count
-from inpaint_jax.systems.mhtma import make_generator
+from inpaint_jax.systems import make_generator
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -79,7 +79,7 @@ class Inpainter:
 
     Attributes:
         config: as given.
-        generator: the `Generator`.
+        generator: of the config's system, see `systems.make_generator`.
         params: as given.
         step: as given.
         name: of the config.
@@ -198,7 +198,8 @@ class Inpainter:
             temperatures = np.asarray(temperatures, np.float32)
             if not np.isfinite(temperatures).all():
                 raise ValueError("temperatures must be finite numbers.")
-            heads = head_count(self.generator.attention, self.generator.heads)
+            if not (heads := self.generator.temperature_count):
+                raise ValueError(f"The model {self.name!r} has no temperatures; leave them out.")
             if temperatures.shape != (len(images), heads):
                 raise ValueError(
                     f"temperatures must be one for each image and head, of shape {(len(images), heads)}, not "
@@ -260,16 +261,17 @@ class Inpainter:
         Raises:
             ValueError: as in `predict`; or the generator's attention is a sibling of MHTMA that has no such heads.
         """
-        if self.generator.attention not in ("mhtma", "single"):
+        kind = self.config.model.attention if self.config.system == "mhtma" else self.config.system
+        if kind not in ("mhtma", "single"):
             raise ValueError(
-                f"The model {self.name!r} has {self.generator.attention!r} attention, which can not be looked into; "
+                f"The model {self.name!r} has {kind!r} attention, which can not be looked into; "
                 "models with 'mhtma' or 'single' can."
             )
         sketches = None if sketch is None else np.asarray(sketch)[None]
         inputs = self._checked(np.asarray(image)[None], np.asarray(mask)[None], sketches)
         inputs = [None if x is None else self._put(x) for x in inputs]
         embedded, mask, temperatures = jax.device_get(_attend(self.generator, self._params_on_one, *inputs))
-        return AttentionInputs(embedded, mask, temperatures, self.generator.patch_size)
+        return AttentionInputs(embedded, mask, temperatures, self.config.model.patch_size)
 
     def _checked(
         self, images: np.ndarray, masks: np.ndarray, sketches: np.ndarray | None
@@ -392,7 +394,7 @@ def _check(images: np.ndarray, masks: np.ndarray) -> None:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(
-    generator: Generator,
+    generator: nn.Module,
     margin: int | None,
     without: tuple[str, ...],
     params: Any,
@@ -436,7 +438,7 @@ def _enlarge(refined: jax.Array, image: jax.Array, hole: jax.Array, height: int,
 
 @partial(jax.jit, static_argnums=0)
 def _attend(
-    generator: Generator, params: Any, images: jax.Array, holes: jax.Array, sketches: jax.Array | None
+    generator: nn.Module, params: Any, images: jax.Array, holes: jax.Array, sketches: jax.Array | None
 ) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array]:
     """uint8 and bool in; embedded features of every head, mask of the cells, and temperatures out."""
     images = images.astype(jnp.float32) / 255

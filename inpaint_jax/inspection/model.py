@@ -27,7 +27,12 @@ def temperatures_by_ratio(
 
     Returns:
         ratios [N], and temperatures float32 [N, K].
+
+    Raises:
+        ValueError: the model has no temperatures.
     """
+    if not inpainter.generator.temperature_count:
+        raise ValueError(f"The model {inpainter.name!r} has no temperatures to look at.")
     rng = np.random.default_rng(seed)
     height, width = samples.images.shape[1:3]
     masks = [free_form_mask_of_ratio(rng, height, width, *limits) for limits in bins for _ in samples.images]

@@ -44,7 +44,7 @@ class GeneratorOutputs:
         refined: I_out, the second stage's image; everywhere its own, or with residual outputs the given
             pixels outside the hole.
         completed: the given pixels, and `refined` in the hole: what users, metrics and critic see.
-        temperatures: of the attention heads.
+        temperatures: of the attention heads; K may be 0.
     """
 
     filled: Float32[Array, "B H W 3"]
@@ -82,6 +82,11 @@ class Generator(nn.Module):
     output: str = "image"
     skips: bool = False
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def temperature_count(self) -> int:
+        """K of the outputs' temperatures."""
+        return head_count(self.attention, self.heads)
 
     @nn.compact
     def __call__(
@@ -122,14 +127,15 @@ class Generator(nn.Module):
         for name, value, choices in (("fill", self.fill, FILLS), ("output", self.output, OUTPUTS)):
             if value not in choices:
                 raise ValueError(f"{name} must be {' or '.join(choices)}, not {value!r}.")
-        _check(image, mask, sketch)
+        check_images(image, mask, sketch)
         _, height, width, _ = image.shape
         hole = jnp.asarray(mask > 0.5, jnp.float32)[..., None]
         filled = FILLS[self.fill](image, mask) if guess is None else around(guess, image, mask)
         guides = hole if sketch is None else jnp.concatenate([hole, (sketch > 0.5)[..., None] * hole], axis=-1)
 
         smallest = _STRIDE * self.patch_size  # one patch must fit into the map that the attention sees
-        start, guides = 2 * _pad(filled, smallest) - 1, _pad(guides, smallest)
+        start, guides = (pad_to_multiples(x, _STRIDE, smallest) for x in (filled, guides))
+        start = 2 * start - 1
         missing = guides[..., :1]
 
         def stage(given: jax.Array, output: jax.Array) -> jax.Array:
@@ -156,9 +162,14 @@ class Generator(nn.Module):
             dtype=self.dtype,
             name="mhtma" if self.attention == "single" else self.attention,  # Algorithm 1 is MHTMA with one head
         )
-        heads = head_count(self.attention, self.heads)
         refinement = RefinementNetwork(
-            self.width, attention, heads, small=small, skips=self.skips, dtype=self.dtype, name="refinement"
+            self.width,
+            attention,
+            self.temperature_count,
+            small=small,
+            skips=self.skips,
+            dtype=self.dtype,
+            name="refinement",
         )
         refined, used = refinement(
             jnp.concatenate([cascade, guides], axis=-1), missing[..., 0], margin, without, temperatures
@@ -361,10 +372,10 @@ class Decoder(nn.Module):
         return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
 
 
-def _pad(x: Float[Array, "B H W C"], smallest: int) -> Float[Array, "B h w C"]:
+def pad_to_multiples(x: Float[Array, "B H W C"], stride: int, smallest: int) -> Float[Array, "B h w C"]:
     """Pads by reflection, below and right, to multiples of the networks' stride and at least to `smallest`."""
     _, height, width, _ = x.shape
-    below, right = (max(smallest, side + -side % _STRIDE) - side for side in (height, width))
+    below, right = (max(smallest, side + -side % stride) - side for side in (height, width))
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
 
 
@@ -374,7 +385,12 @@ def _dilate(mask: Float[Array, "B H W"], cells: int) -> Float[Array, "B H W"]:
     return jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1, 1), "SAME")
 
 
-def _check(image: AnyArray, mask: AnyArray, sketch: AnyArray | None) -> None:
+def check_images(image: AnyArray, mask: AnyArray, sketch: AnyArray | None = None) -> None:
+    """Refuses what is not [B, H, W, 3], with [B, H, W] beside it.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
     if image.ndim != 4 or image.shape[-1] != 3:
         raise ValueError(f"image must be [batch, height, width, 3], not of shape {image.shape}.")
     for name, guide in (("mask", mask), ("sketch", sketch)):

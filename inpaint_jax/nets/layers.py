@@ -25,9 +25,12 @@ class GatedConv(nn.Module):
     Attributes:
         features: channels after the gate.
         kernel_size: side of the square kernel.
-        stride: 1 or 2; SAME padding, so a stride of 2 halves the size (rounding up).
+        stride: 1 or 2; a stride of 2 halves the size (rounding up).
         dilation: distance between the taps of the kernel.
         activation: of the half a; ELU everywhere but in front of the attention.
+        centred: whether the zeros around the map are as many in front as behind with a stride of 2, too, as in PyTorch.
+            SAME, TensorFlow's, puts the odd one behind.
+        kernel_init: draws the kernel.
         convolve: takes the place of `jax.lax.conv_general_dilated`.
         dtype: of the computation; parameters are float32.
     """
@@ -37,6 +40,8 @@ class GatedConv(nn.Module):
     stride: int = 1
     dilation: int = 1
     activation: Callable[[jax.Array], jax.Array] = nn.elu
+    centred: bool = False
+    kernel_init: nn.initializers.Initializer = _KERNEL_INIT
     convolve: Callable[..., jax.Array] = conv_general_dilated
     dtype: DTypeLike = jnp.float32
 
@@ -47,8 +52,9 @@ class GatedConv(nn.Module):
             2 * self.features,
             (self.kernel_size, self.kernel_size),
             strides=self.stride,
+            padding=self.dilation * (self.kernel_size // 2) if self.centred else "SAME",
             kernel_dilation=self.dilation,
-            kernel_init=_KERNEL_INIT,
+            kernel_init=self.kernel_init,
             conv_general_dilated=self.convolve,
             dtype=self.dtype,
             name="conv",
@@ -62,16 +68,21 @@ class UpsampledGatedConv(nn.Module):
 
     Attributes:
         features: channels after the gate.
+        kernel_init: draws the kernel.
         dtype: of the computation.
     """
 
     features: int
+    kernel_init: nn.initializers.Initializer = _KERNEL_INIT
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W {self.features}"]:
         """A map of twice the size."""
-        return GatedConv(self.features, convolve=convolve_upsampled, dtype=self.dtype, name="gated")(x)
+        conv = GatedConv(
+            self.features, kernel_init=self.kernel_init, convolve=convolve_upsampled, dtype=self.dtype, name="gated"
+        )
+        return conv(x)
 
 
 def convolve_upsampled(

@@ -83,11 +83,11 @@ def normalise(patches: Float[AnyArray, "*positions pixels C"]) -> Float[Array, "
 
 
 def inverse_norm(
-    features: Float[AnyArray, "B H W C"], patch_size: int
+    features: Float[AnyArray, "B H W C"], patch_size: int, smallest: float = _SMALLEST_NORM
 ) -> Float[Array, "B H-{patch_size}+1 W-{patch_size}+1"]:
-    """1 / |patch| for every patch inside the map."""
+    """1 / |patch| for every patch inside the map; those shorter than `smallest` count as that long."""
     square = box_sum(jnp.sum(jnp.square(features.astype(jnp.float32)), axis=-1), patch_size)
-    return jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2))
+    return jax.lax.rsqrt(jnp.maximum(square, smallest**2))
 
 
 def inner_products(equation: str, a: Float[AnyArray, "..."], b: Float[AnyArray, "..."]) -> Float[Array, "..."]:

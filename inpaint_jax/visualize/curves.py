@@ -27,7 +27,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
         {
             "loss/coarse": "coarse, L1",
             "loss/refined": "refined, L1",
-            "validation/loss": "validation (eq. 6 without its adversarial term)",
+            "validation/loss": "validation, without the adversarial term",
         },
         title="Reconstruction",
         ylabel="loss",
@@ -65,6 +65,9 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     _plot(panels[1, 1], rows, labels, title="Learned temperatures (mean over the batch)", ylabel="t")
     if panels[1, 1].lines:
         logarithmic(panels[1, 1].yaxis, _lowest(rows, labels))
+    else:
+        panels[1, 1].set(title="No temperatures")
+        panels[1, 1].set_axis_off()
     return figure
 
 

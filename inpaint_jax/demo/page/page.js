@@ -233,6 +233,7 @@ function choose(i) {
   at("download").href = address;
   at("download").download = `${photo.name.replace(/\.[^.]*$/, "")}_filled.png`;
   at("made").textContent = `${photo.width} × ${photo.height} pixels, filled at ${width} × ${height} in ${seconds} s.`;
+  at("heads").hidden = temperatures.length === 0; // other systems than the paper's have none
   at("temperatures").replaceChildren(
     ...temperatures.map((t, head) => {
       const item = document.createElement("li");
