@@ -47,7 +47,7 @@ def test_a_pack_takes_of_all_folders_and_keeps_their_parts_apart(benchmark, phot
         assert len(source) == sum(half[part].values())
         assert all(min(source[i].shape[:2]) == 32 for i in range(len(source)))
         for index in range(len(source)):  # each is the photo of its name, in the part that it was in
-            folder, _, name = os.path.basename(source.name(index)).removesuffix(".jpg").split("_")
+            _, folder, name = os.path.basename(source.name(index)).removesuffix(".jpg").split("_")
             with Image.open(photos / part / f"{name}.png") as original:
                 shown = np.asarray(original.convert("RGB").resize(source[index].shape[1::-1], Image.Resampling.LANCZOS))
             assert folder in ("few", "photos")
