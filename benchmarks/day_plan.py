@@ -22,13 +22,15 @@ class Job:
         name: of its files.
         seconds: that it may take, if its stage has so many left.
         command: to run; {folder} is that of its stage.
-        environment: variables besides the usual ones.
+        xla_flags: besides those of the environment.
+        platform: that jax is told to use; the best one by default.
     """
 
     name: str
     seconds: float
     command: tuple[str, ...]
-    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    xla_flags: tuple[str, ...] = ()
+    platform: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +92,14 @@ def divide(seconds: float, stages: Sequence[str], scale: Scale) -> dict[str, flo
 def checks(photos: Path, scale: Scale) -> list[Job]:
     """By gpu_checks.py."""
     command = (sys.executable, str(BENCHMARKS / "gpu_checks.py"), f"--photos={photos}")
-    exact = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
-    def job(name: str, seconds: float, **environment: str) -> Job:
+    def job(name: str, seconds: float, *xla_flags: str) -> Job:
         flags = (f"--checks={name}", f"--json={{folder}}/{name}.json")
-        return Job(name, scale.patience * seconds, (*command, *flags), environment)
+        return Job(name, scale.patience * seconds, (*command, *flags), xla_flags)
 
-    return [job("attention", 45), job("step", 60), job("resume", 90, XLA_FLAGS=exact)]
+    # Which algorithm is fastest need not be tried out for a few steps.
+    quick = "--xla_gpu_autotune_level=0"
+    return [job("attention", 45), job("step", 60, quick), job("resume", 90, quick, "--xla_gpu_deterministic_ops=true")]
 
 
 def speed(photos: Path, scale: Scale, vgg_weights: Path | None) -> list[Job]:

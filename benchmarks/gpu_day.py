@@ -17,6 +17,7 @@ metrics.jsonl, sample sheets as JPEG), sheet.jpg, curves.png, and weights.safete
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -106,7 +107,7 @@ class Day:
         self.work = Path(tempfile.mkdtemp(prefix="gpu_day_"))
         self._started: list[subprocess.Popen] = []
         self.report = day_report.Report(arguments.output, self.work, rehearsal=arguments.rehearsal)
-        paths = [str(REPOSITORY), str(self.work / "site"), os.environ.get("PYTHONPATH")]
+        paths = [str(REPOSITORY), str(BENCHMARKS), str(self.work / "site"), os.environ.get("PYTHONPATH")]
         self.environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
             "PYTHONUNBUFFERED": "1",
@@ -116,7 +117,8 @@ class Day:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
         }
         if arguments.rehearsal:
-            self.environment["JAX_PLATFORMS"] = "cpu"
+            # To compile takes longer than to run what is so small.
+            self.environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
     def left(self) -> float:
         """Seconds until all has to be over."""
@@ -134,8 +136,7 @@ class Day:
         sys.path[:0] = [str(REPOSITORY), str(self.work / "site")]
         look = "import hardware, jax, json; jax.devices(); print(json.dumps({**hardware.describe_devices(), "
         look += "**hardware.describe(('jax', 'jaxlib', 'flax', 'numpy')), 'platform': jax.default_backend()}))"
-        path = os.pathsep.join([str(BENCHMARKS), self.environment["PYTHONPATH"]])
-        self.run("setup", Job("device", 90, (sys.executable, "-c", look), {"PYTHONPATH": path}))
+        self.run("setup", Job("device", 90, (sys.executable, "-c", look)))
         output = (self.work / "setup" / "device.txt").read_text()
         if not output:
             print("jax finds no device, or cannot be imported:", self.report.text(), sep="\n", file=sys.stderr)
@@ -176,7 +177,8 @@ class Day:
         folder = self.work / stage
         folder.mkdir(exist_ok=True)
         command = [part.replace("{folder}", str(folder)) for part in job.command]
-        environment = self.environment | job.environment
+        environment = self.environment | ({"JAX_PLATFORMS": job.platform} if job.platform else {})
+        environment["XLA_FLAGS"] = " ".join([environment.get("XLA_FLAGS", ""), *job.xla_flags]).strip()
         with (folder / f"{job.name}.txt").open("a") as out, (folder / f"{job.name}.log").open("a") as log:
             # A session of its own, so that whatever it starts ends with it.
             process = subprocess.Popen(
@@ -189,7 +191,7 @@ class Day:
         """Ends what is still running, and removes what is not in the output."""
         for process in self._started:
             if process.poll() is None:
-                _end(process, signal.SIGKILL, 3)
+                _end(process, signal.SIGKILL, 0)
         shutil.rmtree(self.work, ignore_errors=True)
 
     def train(self, end: float) -> None:
@@ -205,9 +207,10 @@ class Day:
                 if time.monotonic() - exported > self.scale.export_every and self._export(run, end - ENDING):
                     exported = time.monotonic()
             ended_early = process.poll() is not None
-            _end(process, signal.SIGTERM, max(1.0, end - time.monotonic() - ENDING / 2), group=False)
+            _end(process, signal.SIGTERM, max(1.0, end - time.monotonic() - ENDING / 2))
         finally:
-            _end(process, signal.SIGKILL, 3)
+            if process.poll() is None:
+                _end(process, signal.SIGKILL, 0)
         status = "ok" if process.returncode == 0 else f"failed: exit code {process.returncode}"
         if ended_early and process.returncode == 0:
             status = "failed: it ended before its time"
@@ -222,26 +225,20 @@ class Day:
             return False
         flags = (f"--checkpoint={run}", f"--step={max(steps)}", f"--output={self.report.output}/weights.safetensors")
         command = (sys.executable, "-m", "inpaint_jax", "export", "--dtype=float16", f"--terms={TERMS}", *flags)
-        self.run("training", Job(f"export_{max(steps)}", limit, command, {"JAX_PLATFORMS": "cpu"}))
+        self.run("training", Job(f"export_{max(steps)}", limit, command, platform="cpu"))
         self.report.publish()
         return True
 
 
-def _end(process: subprocess.Popen, number: int, patience: float, *, group: bool = True) -> None:
-    """Sends a signal, and ends whatever has not gone after so many seconds."""
-    for which, seconds in ((number, patience), (signal.SIGKILL, 5)):
-        try:
-            if group or which == signal.SIGKILL:
-                os.killpg(process.pid, which)  # its children too, which may outlive it
-            else:
-                process.send_signal(which)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(seconds)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+def _end(process: subprocess.Popen, number: int, patience: float) -> None:
+    """Sends a signal to a job, and after so many seconds ends it with all that it started."""
+    if process.poll() is None:
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    with contextlib.suppress(ProcessLookupError):  # none of them is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _installed(name: str) -> bool:
