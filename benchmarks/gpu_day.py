@@ -56,6 +56,10 @@ WHEELS = {
 }
 
 LAST = 5.0  # seconds, to write what there is
+CURVES = (
+    "from inpaint_jax import visualize, writers; "
+    "visualize.training_curves(writers.read_metrics('{0}')).savefig('{0}/curves.png', dpi=100)"
+)
 TERMS = "for research, not for commercial use: it was trained on photos whose terms say so."
 
 
@@ -106,6 +110,7 @@ class Day:
         self.arguments, self.scale = arguments, scale
         self.work = Path(tempfile.mkdtemp(prefix="gpu_day_"))
         self._started: list[subprocess.Popen] = []
+        self._exported: int | None = None  # the step of the last weights
         self.report = day_report.Report(arguments.output, self.work, rehearsal=arguments.rehearsal)
         paths = [str(REPOSITORY), str(BENCHMARKS), str(self.work / "site"), os.environ.get("PYTHONPATH")]
         self.environment = os.environ | {
@@ -215,17 +220,24 @@ class Day:
         if ended_early and process.returncode == 0:
             status = "failed: it ended before its time"
         self.report.add("training", "train", status, time.monotonic() - begin)
-        self._export(run, end)
-        self.report.publish()
+        self._export(run, end, ended=True)
 
-    def _export(self, run: Path, end: float) -> bool:
-        """Writes the weights of the latest checkpoint, on the CPU because the training holds the GPU's memory."""
+    def _export(self, run: Path, end: float, *, ended: bool = False) -> bool:
+        """Writes weights and curves, on the CPU as the training holds the GPU's memory; gives whether there were any.
+
+        While the run goes on, those of its best checkpoint, which export looks up when it reads it: others come and go.
+        In the end those of the last one, some seconds further than what was validated.
+        """
         steps = [int(path.name) for path in (run / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
-        if not steps or (limit := end - time.monotonic()) < SHORTEST:
+        if not steps or max(steps) == self._exported or (limit := end - time.monotonic()) < SHORTEST:
             return False
-        flags = (f"--checkpoint={run}", f"--step={max(steps)}", f"--output={self.report.output}/weights.safetensors")
-        command = (sys.executable, "-m", "inpaint_jax", "export", "--dtype=float16", f"--terms={TERMS}", *flags)
+        self._exported = max(steps)
+        flags = (f"--checkpoint={run}", f"--output={self.report.output}/weights.safetensors", "--dtype=float16")
+        flags += (f"--terms={TERMS}", *((f"--step={max(steps)}",) if ended else ()))
+        command = (sys.executable, "-m", "inpaint_jax", "export", *flags)
         self.run("training", Job(f"export_{max(steps)}", limit, command, platform="cpu"))
+        if not ended:  # at its end the run draws them itself
+            self.run("training", Job("curves", 30, (sys.executable, "-c", CURVES.format(run)), platform="cpu"))
         self.report.publish()
         return True
 
