@@ -158,3 +158,16 @@ def test_what_to_carry_is_said(benchmark):
     assert {"grain", "clu", "ml_collections"} <= pins.keys()
     for name in pins:
         importlib.metadata.version(name)
+
+
+def test_no_import_takes_hold_of_a_device():
+    """A process that holds a GPU takes most of its memory: those that only start others, and workers, must not."""
+    code = """
+import sys
+from jax._src import xla_bridge
+import inpaint_jax.cli.train, inpaint_jax.training.loop, inpaint_jax.inference, inpaint_jax.evaluation.run
+import attention, inpainting, machine_peak, pack_photos, train_step
+sys.exit(xla_bridge.backends_are_initialized())
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(BENCHMARKS)])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
