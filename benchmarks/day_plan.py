@@ -111,7 +111,7 @@ def speed(photos: Path, scale: Scale, vgg_weights: Path | None) -> list[Job]:
     step += (f"--batch-sizes={scale.paper_batch}", f"--width={scale.width}", "--rounds=1", f"--steps={scale.repeats}")
     if scale is REHEARSAL:
         step += ("--discriminator-width=8", "--discriminator-features=64")
-    fill = (photo, f"--width={scale.width}", f"--repeats={scale.repeats}", "--time-limit=20")
+    fill = (photo, f"--width={scale.width}", f"--repeats={scale.repeats}", "--time-limit=60")
     maps = (f"--sizes={scale.maps}", f"--batches={scale.batches}", f"--repeats={scale.repeats}")
     return [
         job("peak", 40, "machine_peak.py"),
