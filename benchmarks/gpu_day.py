@@ -56,6 +56,13 @@ WHEELS = {
 }
 
 LAST = 5.0  # seconds, to write what there is
+# What is not installed should be known before minutes have gone, but after the device.
+LOOK = """
+import hardware, jax, json
+seen = {**hardware.describe_devices(), **hardware.describe(("jax", "jaxlib", "flax", "numpy"))}
+print(json.dumps({**seen, "platform": jax.default_backend()}), flush=True)
+import inpaint_jax.training.loop, inpaint_jax.models
+"""
 CURVES = (
     "from inpaint_jax import visualize, writers; "
     "visualize.training_curves(writers.read_metrics('{0}')).savefig('{0}/curves.png', dpi=100)"
@@ -138,10 +145,7 @@ class Day:
                 where = (f"--find-links={self.arguments.wheels}", f"--target={self.work / 'site'}")
                 pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *where, *missing)
                 self.run("setup", Job("wheels", 60, pip))
-        sys.path[:0] = [str(REPOSITORY), str(self.work / "site")]
-        look = "import hardware, jax, json; jax.devices(); print(json.dumps({**hardware.describe_devices(), "
-        look += "**hardware.describe(('jax', 'jaxlib', 'flax', 'numpy')), 'platform': jax.default_backend()}))"
-        self.run("setup", Job("device", 90, (sys.executable, "-c", look)))
+        self.run("setup", Job("device", 90, (sys.executable, "-c", LOOK)))
         output = (self.work / "setup" / "device.txt").read_text()
         if not output:
             print("jax finds no device, or cannot be imported:", self.report.text(), sep="\n", file=sys.stderr)
