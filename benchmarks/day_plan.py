@@ -48,13 +48,14 @@ class Scale:
     batches: str = "16,1"
     inference: tuple[str, ...] = ("256x256,256x256x16", "1024x1024,512x512,2048x2048")
     repeats: int = 20
+    validate_every: float = 20.0  # seconds
     export_every: float = 120.0
     images_per_second: float = 300.0  # before anything was measured
 
 
 DAY = Scale(shares={"checks": 0.15, "speed": 0.25}, boxes={"checks": 90, "speed": 150})
 REHEARSAL = Scale(
-    shares={"checks": 0.3, "speed": 0.5},
+    shares={"checks": 0.4, "speed": 0.4},
     boxes={"checks": 1e9, "speed": 1e9},
     patience=5.0,
     size=64,
@@ -65,6 +66,7 @@ REHEARSAL = Scale(
     batches="2,1",
     inference=("64x64,64x64x2", "128x128"),
     repeats=2,
+    validate_every=4.0,
     export_every=20.0,
     images_per_second=10.0,
 )
@@ -142,7 +144,7 @@ def training(photos: Path, scale: Scale, run: Path, init_from: Path | None, imag
     """
     steps_per_second = (images_per_second or scale.images_per_second) / scale.batch
     count = sum(1 for _ in (photos / "train").iterdir())
-    every = max(1, round(20 * steps_per_second))  # steps, of about 20 s
+    every = max(1, round(scale.validate_every * steps_per_second))
     fields = {
         "name": "gpu_day",
         "dtype": "bfloat16",
