@@ -128,8 +128,8 @@ def check_step(photos: Path) -> Rows:
     for name in sorted(on_cpu[0]):
         yield f"step on {kind}, against the CPU: {name}", _relative(here[0][name], on_cpu[0][name]), 2e-3
     yield f"step on {kind}, against the CPU: gradient", _relative(here[1], on_cpu[1]), 1e-2
-    # Losses are rounded by 2^-8 in each of some thirty layers, and gradients on the way back once more: on a CPU, those of
-    # four photos differed by 0.23 and 0.46 of their length. What counts is where they point.
+    # Losses are rounded by 2^-8 in each of some thirty layers, and gradients on the way back once more: on a CPU those
+    # of four photos differed by 0.23 and 0.46 of their length. What counts is where they point.
     half = _first_step(in_bfloat, batch)
     label = f"step on {kind}, bfloat16 against float32:"
     for name in ("loss/coarse", "loss/refined", "loss/discriminator"):
