@@ -128,14 +128,12 @@ def check_step(photos: Path) -> Rows:
     for name in sorted(on_cpu[0]):
         yield f"step on {kind}, against the CPU: {name}", _relative(here[0][name], on_cpu[0][name]), 2e-3
     yield f"step on {kind}, against the CPU: gradient", _relative(here[1], on_cpu[1]), 1e-2
-    # Losses are rounded by 2^-8 in each of some thirty layers, and gradients on the way back once more: on a CPU those
-    # of four photos differed by 0.23 and 0.46 of their length. What counts is where they point.
+    # On a CPU, without the discriminator: losses within 2e-4, the gradient within 0.009 to 0.013.
     half = _first_step(in_bfloat, batch)
     label = f"step on {kind}, bfloat16 against float32:"
     for name in ("loss/coarse", "loss/refined", "loss/discriminator"):
         yield f"{label} {name}", _relative(half[0][name], here[0][name]), 5 * HALF_STEP
-    cosine = np.sum(half[1] * here[1]) / np.linalg.norm(half[1]) / np.linalg.norm(here[1])
-    yield f"{label} 1 - cosine of the gradients", 1 - cosine, 0.25
+    yield f"{label} gradient", _relative(half[1], here[1]), 0.1
 
 
 def check_resume(photos: Path) -> Rows:
