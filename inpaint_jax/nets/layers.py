@@ -19,15 +19,15 @@ _KERNEL_INIT = nn.initializers.variance_scaling(5.0, "fan_in", "truncated_normal
 
 
 def bias_in_float32(
-    inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, dtype: DTypeLike
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    *arrays: jax.Array | None, dtype: DTypeLike | None = None, inexact: bool = True
+) -> list[jax.Array | None]:
     """For `promote_dtype` of flax's layers: the bias stays as it is, and so does what it is added to.
 
     The gradient of a bias is a sum over all pixels. Where the bias is cast to bfloat16, XLA may sum in bfloat16, which
     keeps 8 bits: half of the gradient was lost so (four maps of 64 x 64, on a CPU). Cast the result of the layer.
     """
-    inputs, kernel = promote_dtype(inputs, kernel, dtype=dtype)
-    return inputs, kernel, bias
+    *factors, bias = arrays
+    return [*promote_dtype(*factors, dtype=dtype, inexact=inexact), bias]
 
 
 class GatedConv(nn.Module):
