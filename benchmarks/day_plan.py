@@ -73,18 +73,17 @@ REHEARSAL = Scale(
 
 
 def divide(seconds: float, stages: Sequence[str], scale: Scale) -> dict[str, float]:
-    """Seconds of every stage; the training has what the others leave.
+    """Seconds of every stage; the training has what the others leave. Without one they share all of it.
 
     Raises:
         SystemExit: there is too little for the training to begin and end.
     """
+    if "training" not in stages:
+        return {name: seconds * scale.shares[name] / sum(scale.shares[each] for each in stages) for name in stages}
     boxes = {name: min(scale.boxes[name], scale.shares[name] * seconds) for name in stages if name != "training"}
-    if "training" in stages:
-        boxes["training"] = seconds - sum(boxes.values())
-        if boxes["training"] < 1.5 * ENDING:
-            raise SystemExit(
-                f"A training needs {1.5 * ENDING:.0f} s of its own; give more --minutes or fewer --stages."
-            )
+    boxes["training"] = seconds - sum(boxes.values())
+    if boxes["training"] < 1.5 * ENDING:
+        raise SystemExit(f"A training needs {1.5 * ENDING:.0f} s of its own; give more --minutes or fewer --stages.")
     return boxes
 
 

@@ -71,7 +71,8 @@ def test_the_time_is_divided_as_is_said(benchmark):
     assert plan.divide(900, plan.STAGES, plan.DAY)["training"] == 660
     assert plan.divide(300, plan.STAGES, plan.DAY) == {"checks": 45, "speed": 75, "training": 180}
     assert plan.divide(300, ["training"], plan.DAY) == {"training": 300}
-    assert plan.divide(30, ["checks"], plan.DAY) == {"checks": 4.5}
+    assert plan.divide(300, ["checks"], plan.DAY) == {"checks": 300}
+    assert plan.divide(600, ["checks", "speed"], plan.DAY) == pytest.approx({"checks": 225, "speed": 375})
     with pytest.raises(SystemExit, match="more --minutes or fewer --stages"):
         plan.divide(60, plan.STAGES, plan.DAY)
 
