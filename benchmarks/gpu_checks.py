@@ -128,7 +128,7 @@ def check_step(photos: Path) -> Rows:
     for name in sorted(on_cpu[0]):
         yield f"step on {kind}, against the CPU: {name}", _relative(here[0][name], on_cpu[0][name]), 2e-3
     yield f"step on {kind}, against the CPU: gradient", _relative(here[1], on_cpu[1]), 1e-2
-    # On a CPU, without the discriminator: losses within 2e-4, the gradient within 0.009 to 0.013.
+    # On a CPU: losses within 3e-4, the gradient within 0.014.
     half = _first_step(in_bfloat, batch)
     label = f"step on {kind}, bfloat16 against float32:"
     for name in ("loss/coarse", "loss/refined", "loss/discriminator"):
