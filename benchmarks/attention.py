@@ -1,7 +1,8 @@
 """Attention alone: the paper's loop over the batch with convolutions (Algorithm 2, Fig. 7) against our methods.
 
     python benchmarks/attention.py [--sizes=32,64,128,256] [--batches=1,4,16,32] [--methods=loop,batched,unrolled,...]
-        [--directions=...] [--repeats=5] [--time-limit=2] [--memory-limit=GIB] [--json=FILE] [--plot=FILE.png]
+        [--directions=...] [--repeats=5] [--time-limit=2] [--memory-limit=GIB] [--peak=FILE] [--json=FILE]
+        [--plot=FILE.png]
 
 "loop" and "batched" are contextual attention (`nets/contextual.py`), by convolutions for one sample after the other as
 printed, or all samples at once. The others are the methods of `masked_patch_attention`.
@@ -58,7 +59,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds in which the methods take turns")
     parser.add_argument("--time-limit", type=float, default=2, help="seconds that a call may be expected to take")
     parser.add_argument("--memory-limit", type=float, help="GiB that a program may need; half of all by default")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--peak", type=Path, help="JSON of machine_peak.py; measured by default")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file, after every setting")
     parser.add_argument("--plot", type=Path, help="also draw time against batch size, as in Fig. 7")
     arguments = parser.parse_args()
     sizes, batches = ([int(n) for n in text.split(",")] for text in (arguments.sizes, arguments.batches))
@@ -66,7 +68,7 @@ def main() -> None:
     if unknown := set(methods) - set(METHODS) | set(directions) - set(DIRECTIONS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
-    peak = machine_peak.measure()
+    peak = machine_peak.read(arguments.peak) if arguments.peak else machine_peak.measure()
     machine_peak.print_peak(peak)
     limits = Limits(arguments.time_limit, arguments.memory_limit or memory_size() / 2, peak, arguments.dtype)
     table = Table(
@@ -85,14 +87,7 @@ def main() -> None:
             "vs loop": 7,
         }
     )
-    rows = []
-    for size in sizes:
-        for batch in batches:
-            for direction in directions:
-                setting = Setting(size, batch, direction, arguments.channels, arguments.patch_size, arguments.dtype)
-                for row in measure(setting, methods, limits, arguments.repeats):
-                    rows.append(row)
-                    table.row(*cells(row))
+    rows: list[dict[str, Any]] = []
     result = {
         **describe_devices(),
         **describe(("jax", "jaxlib", "numpy")),
@@ -102,8 +97,15 @@ def main() -> None:
         "hole": HOLE,
         "rows": rows,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    for size in sizes:
+        for batch in batches:
+            for direction in directions:
+                setting = Setting(size, batch, direction, arguments.channels, arguments.patch_size, arguments.dtype)
+                for row in measure(setting, methods, limits, arguments.repeats):
+                    rows.append(row)
+                    table.row(*cells(row))
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     if arguments.plot:
         save_attention(result, arguments.plot)
 
@@ -163,7 +165,9 @@ class Limits:
     """
 
     def __init__(self, seconds: float, gib: float, peak: dict[str, Any], dtype: str):
-        self.seconds, self.gib, self.peak, self.dtype = seconds, gib, peak, dtype
+        self.seconds, self.gib, self.peak = seconds, gib, peak
+        # The products of the attention are in full precision, where there is a choice.
+        self.dtype = f"{dtype} highest" if f"{dtype} highest" in peak["gflop_per_second"] else dtype
         self._last: dict[tuple[str, str], float] = {}  # seconds per (H W)^2 B
 
     def expected(self, setting: Setting, method: str, flops: int) -> float:

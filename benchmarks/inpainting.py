@@ -1,12 +1,13 @@
 """Seconds, operations and peak memory of filling holes in photos of several sizes, each in a process of its own.
 
     python benchmarks/inpainting.py [--checkpoint=RUN] [--sizes=256x256,256x256x8,512x512,1024x1024,2048x2048]
-        [--repeats=3] [--time-limit=120] [--photo=FILE] [--json=FILE] [--plot=FILE.png]
+        [--dtype=float32] [--repeats=3] [--time-limit=120] [--photo=FILE] [--peak=FILE] [--json=FILE] [--plot=FILE.png]
 
 A size is WIDTHxHEIGHT, or WIDTHxHEIGHTxBATCH for several photos at once. Without a checkpoint the generator has the
-paper's width and random parameters, which take as long. The photo is resized to each size; the holes are free-form
-masks united with squares, as in training. Operations are counted from shapes (see counting.py) for the attention
-everywhere: on large photos it leaves out what is far from the hole, so they are the most that can have been done.
+paper's width and random parameters, which take as long, and computes in --dtype. The photo is resized to each size; the
+holes are free-form masks united with squares, as in training. Operations are counted from shapes (see counting.py) for
+the attention everywhere: on large photos it leaves out what is far from the hole, so they are the most that can have
+been done.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 from counting import Work, count
 from hardware import describe, describe_devices, device_memory_peak, host_memory_peak
-from machine_peak import print_peak
+from machine_peak import print_peak, read
 from plots import save_inpainting
 from processes import MeasurementFailed, run_alone
 from timing import Table, format_seconds, format_spread, rates, summarise
@@ -42,10 +43,13 @@ def main() -> None:
     parser.add_argument(
         "--sizes", default="256x256,256x256x8,512x512,1024x1024,2048x2048", help="WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH"
     )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="without a checkpoint")
+    parser.add_argument("--width", type=int, default=24, help="channels of the first layer, without a checkpoint")
     parser.add_argument("--repeats", type=int, default=3, help="calls timed, after a first one that compiles")
     parser.add_argument("--time-limit", type=float, default=120, help="seconds of a first call that none follows")
     parser.add_argument("--photo", type=Path, help="any image file; one of the shared photos by default")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--peak", type=Path, help="JSON of machine_peak.py; measured by default")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file, after every size")
     parser.add_argument("--plot", type=Path, help="also draw time and memory against the number of pixels")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -53,13 +57,13 @@ def main() -> None:
         print(json.dumps(measure(arguments, arguments.one)))
         return
 
-    peak = run_alone("machine_peak.py", [], "peak")
+    peak = read(arguments.peak) if arguments.peak else run_alone("machine_peak.py", [], "peak")
     print_peak(peak)
     widths = {"size": 9, "batch": 5, "first call": 10, "median": 8, "fastest-slowest": 18, "peak GiB": 8}
     table = Table(widths | {"GFLOP at most": 13, "GFLOP/s": 8, "of peak": 7})
-    names = ("checkpoint", "repeats", "time_limit", "photo")
+    names = ("checkpoint", "dtype", "width", "repeats", "time_limit", "photo")
     flags = [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(arguments, name)) is not None]
-    rows = []
+    rows, result = [], {}
     for text in arguments.sizes.split(","):
         width, height, batch_size = (int(number) for number in f"{text}x1".split("x")[:3])
         setting = {"width": width, "height": height, "batch_size": batch_size}
@@ -82,19 +86,24 @@ def main() -> None:
             f"{row['gflop_per_second']:.3g}",
             f"{row['share_of_matrix_peak']:.1%}",
         )
+        result = _result(rows, peak)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     if not rows:
         raise SystemExit("no size could be measured")
+    if arguments.plot:
+        save_inpainting(result, arguments.plot)
+
+
+def _result(rows: list[dict[str, Any]], peak: dict[str, Any]) -> dict[str, Any]:
+    """What is written: what all rows share stands once."""
     shared = ("device", "width", "dtype")
-    result = {
+    return {
         **{name: rows[0][name] for name in shared},
         **describe(("jax", "jaxlib", "flax", "numpy")),
         "peak": peak,
         "sizes": [{name: value for name, value in row.items() if name not in shared} for row in rows],
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-    if arguments.plot:
-        save_inpainting(result, arguments.plot)
 
 
 def measure(arguments: argparse.Namespace, setting: dict[str, int]) -> dict[str, Any]:
@@ -105,7 +114,9 @@ def measure(arguments: argparse.Namespace, setting: dict[str, int]) -> dict[str,
     rng = np.random.default_rng(0)
     masks = np.stack([training_mask(rng, height, width).mask for _ in range(batch_size)])
     images = np.repeat(image[None], batch_size, axis=0)
-    inpainter = Inpainter.load(arguments.checkpoint) if arguments.checkpoint else _untrained()
+    inpainter = (
+        Inpainter.load(arguments.checkpoint) if arguments.checkpoint else _untrained(arguments.dtype, arguments.width)
+    )
 
     seconds: list[float] = []
     while len(seconds) <= arguments.repeats:
@@ -151,11 +162,12 @@ def _count_work(inpainter: Inpainter, width: int, height: int, batch_size: int) 
     return count(run, inpainter.params, image, mask, sketch)
 
 
-def _untrained() -> Inpainter:
-    """The paper's generator, whose settings are the defaults."""
+def _untrained(dtype: str, width: int) -> Inpainter:
+    """The paper's generator, whose other settings are the defaults."""
+    config = Config.read({**Config().to_dict(), "dtype": dtype, "model": {"width": width}})
     image, mask = np.zeros((1, 64, 64, 3), np.float32), np.zeros((1, 64, 64), np.float32)
-    params = make_generator(Config()).init(jax.random.key(0, impl="rbg"), image, mask)["params"]
-    return Inpainter(Config(), params, 0)
+    params = make_generator(config).init(jax.random.key(0, impl="rbg"), image, mask)["params"]
+    return Inpainter(config, params, 0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What this machine can do at best: a matrix product in float32 and bfloat16, and a copy of memory.
 
-    python benchmarks/machine_peak.py [--side=N] [--mebibytes=256] [--repeats=5] [--json=FILE]
+    python benchmarks/machine_peak.py [--side=N] [--mebibytes=N] [--repeats=5] [--json=FILE]
 
-The other benchmarks print their rates as shares of these. The fastest call counts, on the first device. "float32" is
-what JAX does by default, TF32 on many GPUs; there, "float32 highest" is full precision.
+The other benchmarks print their rates as shares of these; `--peak=FILE` of theirs reads that JSON instead. The fastest
+call counts, on the first device. "float32" is what JAX does by default, TF32 on many GPUs; there, "float32 highest" is
+full precision.
 """
 
 import argparse
@@ -24,19 +25,20 @@ _KINDS = {
 }
 
 
-def measure(side: int | None = None, mebibytes: int = 256, repeats: int = 5) -> dict[str, Any]:
+def measure(side: int | None = None, mebibytes: int | None = None, repeats: int = 5) -> dict[str, Any]:
     """Best rates of the first device.
 
     Args:
         side: of the square matrices; 2048 on a CPU, 8192 elsewhere by default.
-        mebibytes: that are copied.
+        mebibytes: that are copied; 256 on a CPU, 2048 elsewhere by default, so that the start of a call counts little.
         repeats: of each; they take turns.
 
     Returns:
         gflop_per_second: kind -> rate, and copy_gbyte_per_second, where a copied byte counts twice: read and written.
     """
-    side = side or (2048 if jax.default_backend() == "cpu" else 8192)
-    kinds = {name: kind for name, kind in _KINDS.items() if "highest" not in name or jax.default_backend() != "cpu"}
+    on_cpu = jax.default_backend() == "cpu"
+    side, mebibytes = side or (2048 if on_cpu else 8192), mebibytes or (256 if on_cpu else 2048)
+    kinds = {name: kind for name, kind in _KINDS.items() if "highest" not in name or not on_cpu}
     calls = {}
     for name, (dtype, precision) in kinds.items():
         a, b = jax.random.normal(jax.random.key(0), (2, side, side), dtype)
@@ -65,6 +67,11 @@ class _Copy:
         return self._target
 
 
+def read(file: Path) -> dict[str, Any]:
+    """What `measure` gave, from the JSON of this benchmark."""
+    return json.loads(file.read_text())["peak"]
+
+
 def print_peak(peak: dict[str, Any]) -> None:
     """One line."""
     products = ", ".join(f"{name} {rate:.4g}" for name, rate in peak["gflop_per_second"].items())
@@ -76,7 +83,7 @@ def main() -> None:
     """Measures, prints, and writes JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--side", type=int, help="of the matrices; 2048 on a CPU, 8192 elsewhere by default")
-    parser.add_argument("--mebibytes", type=int, default=256, help="that are copied")
+    parser.add_argument("--mebibytes", type=int, help="that are copied; 256 on a CPU, 2048 elsewhere by default")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--one", help=argparse.SUPPRESS)

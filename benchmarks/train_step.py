@@ -1,8 +1,8 @@
 """Images a second, batches a minute and memory of whole training steps on real photos, and what the data takes of it.
 
     python benchmarks/train_step.py [--batch-sizes=2] [--dtypes=float32] [--devices=1] [--adversarial=hinge]
-        [--size=256] [--width=24] [--steps=5] [--rounds=2] [--folder=DIR] [--vgg-weights=FILE] [--json=FILE]
-        [--plot=FILE.png]
+        [--size=256] [--width=24] [--steps=5] [--rounds=2] [--folder=DIR] [--vgg-weights=FILE] [--peak=FILE]
+        [--json=FILE] [--plot=FILE.png]
 
 The step is the one that train.py runs: both networks, all losses (the perceptual one if weights are given), Adam.
 Batch sizes, dtypes, device counts and losses may be lists. Every batch size, dtype and device count runs in a process
@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from counting import Work, count
 from hardware import describe, describe_devices, device_memory_peak, host_memory_peak, program_memory
-from machine_peak import print_peak
+from machine_peak import print_peak, read
 from plots import save_train_step
 from processes import MeasurementFailed, run_alone
 from timing import Table, alternate, format_seconds, format_spread, rates, significant, summarise
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="in which the settings take turns")
     parser.add_argument("--folder", default=str(SHARED / "data/street/train"), help="photos to train on")
     parser.add_argument("--vgg-weights", default=str(SHARED / "weights/vgg16_oxford_block1.npz"), help="'' for none")
+    parser.add_argument("--peak", type=Path, help="JSON of machine_peak.py; measured by default")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--plot", type=Path, help="also draw images a second against batch size")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
@@ -72,7 +73,7 @@ def main() -> None:
         print(json.dumps(measure(arguments, **arguments.one)))
         return
 
-    peak = run_alone("machine_peak.py", [], "peak")
+    peak = read(arguments.peak) if arguments.peak else run_alone("machine_peak.py", [], "peak")
     print_peak(peak)
     measured = take_turns(arguments)
     rows = [figures(row, peak) for row in measured]

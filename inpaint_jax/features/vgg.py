@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +63,7 @@ def load(path: str | Path | None = None) -> Params:
     if not path.is_file():
         raise MissingFile(f"There is no file {path}: give the path of {VGG16.name} or of an .npz cut of it.")
     try:
-        params = _read_keras(path) if h5py.is_hdf5(path) else _read_npz(path)
+        params = _read_npz(path) if zipfile.is_zipfile(path) else _read_keras(path)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise weights.WeightsInvalid(
             f"{path} cannot be read as .npz or HDF5 ({error}): get it again from {VGG16.url}."
@@ -104,8 +103,6 @@ def relu1_2(params: Params, images: jax.Array) -> jax.Array:
 
 def _read_npz(path: Path) -> Params:
     """Arrays NAME_kernel and NAME_bias; what else the file holds (notes) is left alone."""
-    if not zipfile.is_zipfile(path):  # np.load would speak of pickled data
-        raise ValueError("neither of the two, or truncated")
     with np.load(path, allow_pickle=False) as file:
         return {
             layer: {kind: file[f"{layer}_{kind}"].astype(np.float32) for kind in kinds if f"{layer}_{kind}" in file}
@@ -118,6 +115,8 @@ def _read_keras(path: Path) -> Params:
 
     Those names differ between Keras versions (block1_conv1_W_1:0, block1_conv1/kernel:0), their order does not.
     """
+    import h5py  # only Keras' own file needs it
+
     params: Params = {}
     with h5py.File(path, "r") as file:
         for layer, group_name in _KERAS_GROUPS.items():

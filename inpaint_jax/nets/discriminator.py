@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.convolution import conv_general_dilated
+from inpaint_jax.nets.layers import bias_in_float32
 
 _SLOPE = 0.2
 
@@ -64,10 +65,11 @@ class GlobalLocalDiscriminator(nn.Module):
                 (5, 5),
                 strides=2,
                 conv_general_dilated=conv_general_dilated,
+                promote_dtype=bias_in_float32,
                 dtype=self.dtype,
                 name=f"{name}_conv_{i}",
             )
-            x = nn.leaky_relu(self._normalised(conv, x, update_stats), _SLOPE)
+            x = nn.leaky_relu(self._normalised(conv, x, update_stats).astype(self.dtype), _SLOPE)
         dense = nn.Dense(self.features, dtype=self.dtype, name=f"{name}_dense")
         return nn.leaky_relu(self._normalised(dense, x.reshape(len(x), -1), update_stats), _SLOPE)
 
@@ -112,7 +114,8 @@ class PatchDiscriminator(nn.Module):
         x, features = jnp.concatenate([2 * image - 1, hole], axis=-1), []
         for i, (factor, side, stride) in enumerate([(1, 5, 2), (2, 5, 2), (4, 5, 2), (4, 3, 1)]):
             conv = self._conv(factor * self.width, side, stride, f"conv_{i}", self.dtype)
-            x = nn.leaky_relu(nn.SpectralNorm(conv, name=f"conv_{i}_norm")(x, update_stats=update_stats), _SLOPE)
+            x = nn.SpectralNorm(conv, name=f"conv_{i}_norm")(x, update_stats=update_stats).astype(self.dtype)
+            x = nn.leaky_relu(x, _SLOPE)
             features.append(x)
         logit = self._conv(1, 3, 1, "logit", jnp.float32)
         x = nn.SpectralNorm(logit, name="logit_norm")(x.astype(jnp.float32), update_stats=update_stats)
@@ -121,7 +124,13 @@ class PatchDiscriminator(nn.Module):
     def _conv(self, channels: int, side: int, stride: int, name: str, dtype: DTypeLike) -> nn.Conv:
         size = (side, side)
         return nn.Conv(
-            channels, size, strides=stride, conv_general_dilated=conv_general_dilated, dtype=dtype, name=name
+            channels,
+            size,
+            strides=stride,
+            conv_general_dilated=conv_general_dilated,
+            promote_dtype=bias_in_float32,
+            dtype=dtype,
+            name=name,
         )
 
 

@@ -369,7 +369,8 @@ class Decoder(nn.Module):
         x = jnp.concatenate([x, skips[1]], axis=-1) if skips else x
         x = GatedConv(w // 2, dtype=self.dtype, name="gated_1")(x)
         init = nn.initializers.variance_scaling(1e-4 if self.small else 1.0, "fan_in", "truncated_normal")
-        return nn.Conv(3, (3, 3), kernel_init=init, dtype=self.dtype, name="image")(x).astype(jnp.float32)
+        # The image is not rounded to bfloat16, nor is what its loss says of it.
+        return nn.Conv(3, (3, 3), kernel_init=init, dtype=jnp.float32, name="image")(x)
 
 
 def pad_to_multiples(x: Float[Array, "B H W C"], stride: int, smallest: int) -> Float[Array, "B h w C"]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Shaped
 from inpaint_jax.nets import contextual
 from inpaint_jax.nets.attention import masked_patch_attention
 from inpaint_jax.nets.contextual import contextual_attention
+from inpaint_jax.nets.layers import bias_in_float32
 from inpaint_jax.nets.temperature import ACTIVATIONS, TemperatureNetwork
 
 KINDS = ("mhtma", "single", "contextual", "atma")
@@ -124,7 +125,10 @@ class MHTMA(nn.Module):
         temperatures = _temperatures(self, features, temperatures)
         refined = []
         for head in range(self.heads):
-            embedded = nn.Dense(channels // self.heads, dtype=self.dtype, name=f"embedding_{head}")(features)  # F_dr
+            reduce = nn.Dense(
+                channels // self.heads, promote_dtype=bias_in_float32, dtype=self.dtype, name=f"embedding_{head}"
+            )
+            embedded = reduce(features).astype(self.dtype)  # F_dr
             self.sow("intermediates", "embedded", embedded)
             refined.append(
                 jnp.zeros_like(embedded)
@@ -179,7 +183,8 @@ class ATMA(nn.Module):
         if self.heads == 1:
             return refined[0], temperatures
         together = jnp.concatenate(refined, axis=-1)
-        return nn.Dense(features.shape[-1], dtype=self.dtype, name="fusion")(together), temperatures
+        fuse = nn.Dense(features.shape[-1], promote_dtype=bias_in_float32, dtype=self.dtype, name="fusion")
+        return fuse(together).astype(self.dtype), temperatures
 
 
 def _temperatures(

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from inpaint_jax.nets.layers import bias_in_float32
+
 # The last activation, and the bias of the dense layer in front of it, whose kernel starts at zero: either way every
 # temperature starts at ln 2, and the heads part because their embeddings differ.
 ACTIVATIONS = {
@@ -38,7 +40,15 @@ class TemperatureNetwork(nn.Module):
         """Temperatures in float32, > 0 with softplus."""
         x = features
         for i in range(4):
-            x = nn.elu(nn.Conv(features.shape[-1] // 2, (3, 3), strides=2, dtype=self.dtype, name=f"conv_{i}")(x))
+            conv = nn.Conv(
+                features.shape[-1] // 2,
+                (3, 3),
+                strides=2,
+                promote_dtype=bias_in_float32,
+                dtype=self.dtype,
+                name=f"conv_{i}",
+            )
+            x = nn.elu(conv(x).astype(self.dtype))
         x = x.astype(jnp.float32)
         pooled = jnp.concatenate([x.mean(axis=(1, 2)), x.max(axis=(1, 2))], axis=-1)
         activation, start = ACTIVATIONS[self.activation]

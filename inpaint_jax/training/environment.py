@@ -12,7 +12,7 @@ import jax
 from inpaint_jax import __version__
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_PLUGINS = ("jax-cuda12-plugin",)  # recorded where installed
+_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")  # recorded where installed
 
 
 def describe_environment() -> dict[str, Any]:
