@@ -10,7 +10,7 @@ from inpaint_jax.demo.studio import Studio
 from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.inference import files, texture
 from inpaint_jax.inference.inpainter import Inpainter, is_wide
-from inpaint_jax.inference.retouch import retouch
+from inpaint_jax.inference.retouching import retouch
 
 
 @pytest.fixture(scope="module")

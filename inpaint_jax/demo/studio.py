@@ -14,7 +14,7 @@ from inpaint_jax.data.sketches import sketch_from_edges
 from inpaint_jax.errors import UserError
 from inpaint_jax.features import pidinet
 from inpaint_jax.inference.inpainter import Inpainter
-from inpaint_jax.inference.retouch import retouch, touched
+from inpaint_jax.inference.retouching import retouch, touched
 
 _log = logging.getLogger("inpaint_jax")
 
@@ -98,7 +98,7 @@ class Studio:
         return cls(inpainter, edges)
 
     def fill(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int) -> Filled:
-        """Fills a hole, see `inference.retouch`.
+        """Fills a hole, see `inference.retouching`.
 
         Args:
             photo: uint8 [H, W, 3], any size from 8 x 8 on.

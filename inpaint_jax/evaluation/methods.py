@@ -11,7 +11,7 @@ import numpy as np
 from inpaint_jax.data.workers import prepare_worker
 from inpaint_jax.evaluation import classical
 from inpaint_jax.inference.inpainter import Inpainter
-from inpaint_jax.inference.retouch import retouch
+from inpaint_jax.inference.retouching import retouch
 from inpaint_jax.nets.fill import tension_spline
 
 # The fill that models start from, as a method of its own: a model that is better has learned something.
@@ -36,7 +36,7 @@ class Methods:
         classical_names: Names of the methods to run beside the models, from `NAMES`.
         models: name -> Inpainter.
         workers: processes for the classical methods; 0 runs them in this one.
-        as_photos: whether models fill as users' photos are filled, see `inference.retouch`, without sketches.
+        as_photos: whether models fill as users' photos are filled, see `inference.retouching`, without sketches.
 
     Attributes:
         names: Names of all methods, in the order of tables: models last.

@@ -55,7 +55,7 @@ class Settings:
         size: side of the images; None takes config.data.image_size.
         sketches: Folder of `inpaint-jax sketch` with the sketches of `data`, for models that are guided by sketches.
             None or "none" runs them without; that is an error for a model that was never trained without sketches.
-        retouch: whether models fill as users' photos are filled, see `inference.retouch`, without sketches.
+        retouch: whether models fill as users' photos are filled, see `inference.retouching`, without sketches.
         limit: take only the first images.
         seed: Seed of the masks and of the choice of pictures.
         fid: "auto", with the Inception weights of the cache or a download; "off"; or the path of the weights.

@@ -19,7 +19,7 @@ from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.photos import Photo, read_photo, save_photo, writable_format
-from inpaint_jax.inference.retouch import retouch
+from inpaint_jax.inference.retouching import retouch
 
 logger = logging.getLogger("inpaint_jax")
 
