@@ -68,7 +68,7 @@ COMMON = {
 # As in docs/street.md: chosen there by shorter runs of the MHTMA model alone.
 COMMONS = {
     "attention": COMMON | {"optimizer.generator_learning_rate": 1e-3, "loss.adversarial_weight": 0.001},
-    "recipe": COMMON | {"optimizer.ema_decay": 0.99},
+    "recipe": COMMON | {"optimizer.ema_decay": 0.99, "train.guesses": 0.0},
 }
 FIGURES = ("mae", "psnr", "ssim")
 

@@ -145,10 +145,13 @@ class Day:
                 where = (f"--find-links={self.arguments.wheels}", f"--target={self.work / 'site'}")
                 pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *where, *missing)
                 self.run("setup", Job("wheels", 60, pip))
-        self.run("setup", Job("device", 90, (sys.executable, "-c", LOOK)))
+        sound = self.run("setup", Job("device", 90, (sys.executable, "-c", LOOK)))
         output = (self.work / "setup" / "device.txt").read_text()
-        if not output:
-            print("jax finds no device, or cannot be imported:", self.report.text(), sep="\n", file=sys.stderr)
+        if not sound or not output:
+            log = (self.work / "setup" / "device.log").read_text()
+            print(
+                "jax finds no device, or a package is missing; install what this names:", log, sep="\n", file=sys.stderr
+            )
             return False
         self.report.device = json.loads(output.splitlines()[-1])
         print(output, flush=True)
@@ -168,8 +171,8 @@ class Day:
                 self.run(stage, dataclasses.replace(job, seconds=seconds))
             self.report.publish()
 
-    def run(self, stage: str, job: Job) -> None:
-        """Runs a job to its end, or until its time is up."""
+    def run(self, stage: str, job: Job) -> bool:
+        """Runs a job to its end, or until its time is up; gives whether it ended well."""
         begin = time.monotonic()
         process = self.start(stage, job)
         try:
@@ -180,6 +183,7 @@ class Day:
             _end(process, signal.SIGTERM, 3)
         self.report.add(stage, job.name, status, time.monotonic() - begin)
         print(f"{stage}: {job.name} {status}, {self.left():.0f} s left", flush=True)
+        return status == "ok"
 
     def start(self, stage: str, job: Job) -> subprocess.Popen:
         """Starts a job, with NAME.txt and NAME.log of its stage's folder for what it prints and complains of."""
@@ -233,15 +237,16 @@ class Day:
         In the end those of the last one, some seconds further than what was validated.
         """
         steps = [int(path.name) for path in (run / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
-        if not steps or max(steps) == self._exported or (limit := end - time.monotonic()) < SHORTEST:
+        if not steps or (limit := end - time.monotonic()) < SHORTEST or (max(steps) == self._exported and not ended):
             return False
-        self._exported = max(steps)
         flags = (f"--checkpoint={run}", f"--output={self.report.output}/weights.safetensors", "--dtype=float16")
         flags += (f"--terms={TERMS}", *((f"--step={max(steps)}",) if ended else ()))
         command = (sys.executable, "-m", "inpaint_jax", "export", *flags)
-        self.run("training", Job(f"export_{max(steps)}", limit, command, platform="cpu"))
-        if not ended:  # at its end the run draws them itself
-            self.run("training", Job("curves", 30, (sys.executable, "-c", CURVES.format(run)), platform="cpu"))
+        if self.run("training", Job(f"export_{max(steps)}", limit, command, platform="cpu")):
+            self._exported = max(steps)
+        # At its end the run draws them itself.
+        if not ended and (limit := min(30, end - time.monotonic())) > SHORTEST:
+            self.run("training", Job("curves", limit, (sys.executable, "-c", CURVES.format(run)), platform="cpu"))
         self.report.publish()
         return True
 

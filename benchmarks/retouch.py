@@ -4,8 +4,9 @@
         [--model=scenes] [--limit=8] [--size=256] [--side=512] [--methods=telea,patchmatch]
 
 Each photo gets one mask of a ratio from 0.1 to 0.4. With a `--side` below `--size`, photos are filled at a reduced
-size, and "enlarged only" is what it would be without texture. DIR gets table.md, retouch.json and sheet.png.
-Sharpness is the mean distance of the filled pixels from their smooth surroundings, as a share of the truth's.
+size, and "enlarged only" is the whole photo at that size, without texture. DIR gets table.md, retouch.json and
+sheet.png. Sharpness is the mean distance of the filled pixels from their smooth surroundings, as a share of the
+truth's.
 """
 
 import argparse
@@ -54,7 +55,8 @@ def main() -> None:
     photos, holes = pairs(arguments)
     filled, seconds = {}, {}
     for name, method in methods.items():
-        method(photos[0], holes[0])  # compiles
+        for photo, hole in zip(photos, holes):  # compiles; which programs are needed depends on the hole
+            method(photo, hole)
         started = time.perf_counter()
         progress = tqdm(zip(photos, holes), desc=name, total=len(photos), disable=None, leave=False)
         filled[name] = np.stack([method(photo, hole) for photo, hole in progress])

@@ -29,6 +29,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.optimizer.warmup_steps = 20
     config.optimizer.ema_decay = 0.99
     config.train.init_from = "scenes"  # :sketch needs the --init_from of a guided model
+    config.train.guesses = 0.0
     config.train.select_by = "last"
     config.train.max_steps = 1000
     config.train.validate_every_epochs = 0.35

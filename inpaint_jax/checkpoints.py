@@ -12,6 +12,7 @@ damaged is moved aside, and the one before is gone on from.
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -162,7 +163,7 @@ class Checkpoints:
             try:
                 restored = self.restore(step, generator=generator, rest=rest)
             except UserError as error:
-                if isinstance(error.__cause__, PermissionError) or "PERMISSION_DENIED" in str(error.__cause__):
+                if not self._is_damage(error.__cause__):
                     raise
                 faults[step] = error
                 continue
@@ -173,6 +174,13 @@ class Checkpoints:
         if faults:
             raise next(iter(faults.values()))
         return None
+
+    @staticmethod
+    def _is_damage(cause: BaseException | None) -> bool:
+        """Whether an earlier checkpoint is the cure. Several hosts would have to agree on it, and do not try."""
+        alone = jax.process_count() == 1
+        passing = isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT, errno.ENOTDIR)
+        return alone and not passing and "PERMISSION_DENIED" not in str(cause)
 
     def _move_aside(self, steps: Iterable[int], reason: str) -> None:
         """Renames the folders of damaged checkpoints, so that whole ones can take their places."""
@@ -282,8 +290,8 @@ def _sentence_for_damage(where: Path) -> Iterator[None]:
             raise
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"The checkpoint {where} cannot be read ({_shortened(reason)}); put back its files, or delete it to use an "
-            "earlier one."
+            f"The checkpoint {where} cannot be read ({_shortened(reason)}); put back its files, or move its folder "
+            "away to use an earlier one."
         ) from error
 
 

@@ -209,7 +209,7 @@ class Train:
     guesses: float = _field(
         0.0,
         "share of the training holes that start from what the generator makes of them at half the size, instead of the "
-        "fill; such a model fills wide holes from coarse to fine; for model.output=residual, without sketches",
+        "fill; such a model fills wide holes from coarse to fine; for residual outputs and the tension spline alone",
         at_least=0,
         at_most=1,
         of=("mhtma",),
@@ -375,8 +375,9 @@ def _check_together(config: Config) -> None:
             "config.loss.feature_matching_weight is for config.model.discriminator=patch; set it to 0.",
         )
     demand(
-        train.guesses == 0 or (model.output == "residual" and not model.sketch),
-        "config.train.guesses is for config.model.output=residual without sketches; set it to 0.",
+        train.guesses == 0 or (model.output == "residual" and model.fill == "tension_spline" and not model.sketch),
+        "config.train.guesses is for config.model.output=residual and config.model.fill=tension_spline, without "
+        "sketches; set it to 0.",
     )
     demand(data.zoom == 1 or not model.sketch, "config.data.zoom must be 1 with config.model.sketch.")
     for name in ("sketches", "validation_sketches"):

@@ -90,6 +90,12 @@ def test_the_published_recipe_of_deepfillv2():
         ({"model__fill": "telea"}, "config.model.fill must be constant or tension_spline, not 'telea'."),
         ({"model__output": "sum"}, "config.model.output must be image or residual, not 'sum'."),
         ({"train__select_by": "psnr"}, "config.train.select_by must be loss or hole_l1 or last, not 'psnr'."),
+        ({"train__guesses": 1.5}, "config.train.guesses must be at least 0 and at most 1, not 1.5."),
+        (
+            {"train__guesses": 0.5},
+            "config.train.guesses is for config.model.output=residual and config.model.fill=tension_spline, without "
+            "sketches; set it to 0.",
+        ),
         ({"optimizer__schedule": "linear"}, "config.optimizer.schedule must be constant or cosine, not 'linear'."),
         ({"optimizer__ema_decay": 1.0}, "config.optimizer.ema_decay must be at least 0 and below 1, not 1.0."),
         (

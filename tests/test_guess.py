@@ -98,3 +98,16 @@ def test_a_training_step_starts_from_guesses(photo):
         step = steps.make_train_step(generator, critic, optimizer, optimizer, weights, guesses=share)
         _, logged = jax.jit(step)(state, batch, None)
         assert logged["loss/refined"] == pytest.approx(distance, rel=1e-4)
+
+
+def test_which_holes_start_from_a_guess_is_drawn_anew_each_step(photo):
+    """By the key alone, about as many as asked for; the others get one colour."""
+    generator = Generator(width=2, fill="tension_spline", output="residual", skips=True)
+    image = np.repeat(photo[None, :32, :32].astype(np.float32) / 255, 16, axis=0)
+    hole = np.repeat(square(12, 32, 32)[None], 16, axis=0)
+    params = generator.init(jax.random.key(0), image[:1], hole[:1])["params"]
+    make = jax.jit(lambda key: steps._guess(generator, params, image, hole, key, 0.5, sizes=1))
+    drawn = [np.asarray(make(jax.random.key(k)) != 0.5).any(axis=(1, 2, 3)) for k in (0, 0, 1)]
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+    assert 3 <= drawn[0].sum() <= 13

@@ -210,6 +210,7 @@ def test_a_killed_conversion_leaves_the_copy_as_it_was_and_is_gone_on_with(photo
     process = command(spec(folder))
     while len(list(folder.glob("many_photos-*.array_record-*"))) < 3:
         assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     done = {path: path.stat().st_mtime_ns for path in folder.glob("many_photos-*.array_record-*")}

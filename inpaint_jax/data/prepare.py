@@ -112,7 +112,8 @@ def _check_room(dataset: str, builder: Any, downloads: Path) -> None:
     download = sum(int(info.size) for info in _urls(builder).values())
     there = sum(int(info.size) for url, info in _urls(builder).items() if _is_there(builder, downloads, url, info))
     result = int(builder.info.dataset_size)  # 0 for most, which stands for unknown
-    needed = download - there + result
+    # With several configs, that is the sum of all of them.
+    needed = result if builder.BUILDER_CONFIGS else download - there + result
     place = next(folder for folder in downloads.absolute().parents if folder.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

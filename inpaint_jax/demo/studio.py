@@ -32,7 +32,7 @@ class Filled:
     Attributes:
         pixels: uint8 [H, W, 3], at the photo's size; known pixels are bit-identical to the photo's.
         worked_at: Height and width that the model worked at, in the largest window.
-        temperatures: float32 [K], temperature of each attention head.
+        temperatures: float32 [K], temperature of each attention head there.
         seconds: Time it took.
     """
 
@@ -103,7 +103,7 @@ class Studio:
         Args:
             photo: uint8 [H, W, 3], any size from 8 x 8 on.
             hole: bool [h, w], True = missing; the photo's shape at any scale, up to rounding.
-            lines: bool, like `hole`, True = line; None for no lines.
+            lines: bool, like `hole`, True = line; None for no lines. They are thinned to one pixel, as in training.
             side: Longest side that the model may work at.
 
         Returns:
@@ -122,13 +122,15 @@ class Studio:
         drawn = None if lines is None else touched(lines, shape)
         try:
             made = retouch(self._inpainter, photo, full_hole, drawn, side=side)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise UserError(
                 "That is too large for the memory of this machine; choose a smaller working size."
             ) from error
-        return Filled(made.pixels, max(made.worked_at), made.temperatures, time.perf_counter() - started)
+        largest = int(np.argmax([height * width for height, width in made.worked_at]))
+        seconds = time.perf_counter() - started
+        return Filled(made.pixels, made.worked_at[largest], made.temperatures[largest], seconds)
 
     def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:
         """The lines that PiDiNet finds in the photo, §IV-F.

@@ -185,8 +185,8 @@ def inpaint_file(
             completed = inpainter.predict(like.pixels[None], hole[None], sketches, margin=0).completed[0]
         else:
             completed = retouch(inpainter, like.pixels, hole, lines).pixels
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
             f"{photo}, {_size(hole)}, is too large for the memory of this device; make the photo smaller."

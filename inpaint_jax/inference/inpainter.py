@@ -144,7 +144,7 @@ class Inpainter:
         if image.ndim == 3:
             sketches = None if sketch is None else np.asarray(sketch)[None]
             return self(image[None], mask[None], sketches, wide=wide)[0]
-        _check(image, mask)
+        check_images(image, mask)
         holes = as_bool(mask)
         if sketch is None and not holes.any():
             return image.copy()
@@ -278,7 +278,7 @@ class Inpainter:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Images, holes as bool, and sketches as bool where the generator takes them; or one sentence."""
         images, masks = np.asarray(images), np.asarray(masks)
-        _check(images, masks)
+        check_images(images, masks)
         holes = as_bool(masks)
         if sketches is not None:
             if not self.guided:
@@ -374,7 +374,8 @@ def _half_of_white(mask: np.ndarray, what: str) -> float:
     )
 
 
-def _check(images: np.ndarray, masks: np.ndarray) -> None:
+def check_images(images: np.ndarray, masks: np.ndarray) -> None:
+    """Checks [B, H, W, 3] and [B, H, W]; raises ValueError, see `Inpainter.predict`."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"An image must be RGB, [H, W, 3], or a batch of them, [B, H, W, 3], not of shape {images.shape}; "

@@ -1,8 +1,8 @@
 """Fills holes of photos of any size, as their owner would want it: where the paper's generator works, and at what size.
 
-Only windows around holes are worked on. A hole that fits into a window of the working size is filled at the photo's
-own size, a long and thin one window by window; a larger one at a reduced size, and enlarged with the detail of its
-surroundings. Wide holes are filled from coarse to fine, and get texture (`texture`).
+Only windows around holes are worked on. A hole of up to half the working size is filled at the photo's own size, a
+long and thin one window by window; a larger one at a reduced size, and enlarged with the detail of its surroundings.
+Wide holes are filled from coarse to fine, and get texture (`texture`).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from inpaint_jax.inference import texture
-from inpaint_jax.inference.inpainter import Inpainter
+from inpaint_jax.inference.inpainter import Inpainter, as_bool, check_images
 
 SIDE = 512
 """Pixels of the longest side that the generator works at by default."""
@@ -26,21 +26,13 @@ class Retouched:
 
     Attributes:
         pixels: uint8 [H, W, 3]; given pixels are bit-identical to the photo's.
-        worked_at: height and width that the generator worked at in each window.
-        temperatures: float32 [K] of the attention heads, in the last window.
+        worked_at: height and width that the generator worked at, for each window.
+        temperatures: float32 [K] of the attention heads, for each window.
     """
 
     pixels: np.ndarray
     worked_at: list[tuple[int, int]]
-    temperatures: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """A part of the photo to look at, and the part of it whose hole is to be filled."""
-
-    seen: tuple[slice, slice]
-    filled: tuple[slice, slice]
+    temperatures: list[np.ndarray]
 
 
 def retouch(
@@ -51,21 +43,23 @@ def retouch(
     Args:
         inpainter: the model. Texture is added if it was trained without a critic, and no lines are given.
         photo: uint8 [H, W, 3], any size. What it holds inside the hole is never looked at.
-        hole: bool [H, W], True = missing; some of it must be, and not all.
-        lines: bool [H, W], True = line, for a model that is guided by sketches, one pixel wide.
+        hole: [H, W], read like the masks of `Inpainter.predict`. An empty one gives the photo back.
+        lines: [H, W], likewise, for a model that is guided by sketches. They are thinned to one pixel, as in training.
         side: the longest side that the generator works at, in pixels.
 
     Raises:
         ValueError: see `Inpainter.predict`.
     """
-    pixels, left, worked_at, temperatures = photo.copy(), hole.copy(), [], np.zeros(0, np.float32)
-    for window in _windows(hole, side):
-        missing = left[window.seen]
-        drawn = None if lines is None else lines[window.seen]
-        filled, shape, temperatures = _fill(inpainter, pixels[window.seen], missing, drawn, side)
-        pixels[window.seen] = filled
-        left[window.filled] = False
+    photo, hole = np.asarray(photo), np.asarray(hole)
+    check_images(photo[None], hole[None])
+    left = as_bool(hole[None])[0].copy()
+    drawn = None if lines is None else as_bool(np.asarray(lines)[None], "sketch")[0]
+    pixels, worked_at, temperatures = photo.copy(), [], []
+    for window in _windows(left, side):
+        sketch = None if drawn is None else drawn[window]
+        pixels[window], shape, used = _fill(inpainter, pixels[window], left[window], sketch, side)
         worked_at.append(shape)
+        temperatures.append(used)
     return Retouched(pixels, worked_at, temperatures)
 
 
@@ -92,6 +86,8 @@ def _fill(
     shape = max(1, round(height * scale)), max(1, round(width * scale))
     small = photo if scale == 1 else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
     small_hole = touched(hole, shape)
+    if small_hole.all() and not hole.all():  # many small holes: those pixels count that are missing for the most part
+        small_hole = cv2.resize(hole.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0.5
     drawn = None if lines is None else _thinned(touched(lines, shape))[None]
     made = inpainter.predict(small[None], small_hole[None], drawn, margin=0, wide=True)
     completed = made.completed[0]
@@ -100,36 +96,59 @@ def _fill(
     if smooth and matches is not None:
         completed = texture.add_texture(completed, small_hole, matches)
     if scale < 1:
-        completed = texture.enlarge(completed, photo, hole, matches)
+        completed = texture.to_full_size(completed, photo, hole, matches)
     return completed, shape, made.temperatures[0]
 
 
-def _windows(hole: np.ndarray, side: int) -> Iterator[_Window]:
-    """Windows that together cover the hole; one photo of the working size is one window."""
-    if max(hole.shape) <= side:
-        yield _Window(_around((0, 0), hole.shape, side, hole.shape), (slice(None), slice(None)))
+def _windows(left: np.ndarray, side: int) -> Iterator[tuple[slice, slice]]:
+    """Windows of a photo that together cover its hole; a photo of the working size is one.
+
+    Args:
+        left: bool [H, W], the hole. When the next window is asked for, what the last one filled is taken out.
+        side: the working size.
+    """
+    if max(left.shape) <= side:
+        if left.any():
+            yield slice(None), slice(None)
         return
     # Holes that are close to each other are one.
     reach = side // 16
-    near = cv2.dilate(hole.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    near = cv2.dilate(left.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(near)
-    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    depth = cv2.distanceTransform(left.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     for number in range(1, count):
-        left, top, width, height, _ = boxes[number].tolist()
-        box = np.s_[top : top + height, left : left + width]
-        own = hole[box] & (labels[box] == number)
+        left_edge, top, width, height, _ = boxes[number].tolist()
+        box = np.s_[top : top + height, left_edge : left_edge + width]
+        own = left[box] & (labels[box] == number)
+        if not own.any():  # an earlier window had it in its middle
+            continue
+        thin = depth[box][own].max() <= reach
         x, y, width, height = cv2.boundingRect(own.astype(np.uint8))
-        left, top = left + x, top + y
-        step = side // _CONTEXT if depth[box][own].max() <= reach else max(width, height)
-        for y in range(top, top + height, step):
-            for x in range(left, left + width, step):
-                end = min(y + step, top + height), min(x + step, left + width)
-                part = slice(y, end[0]), slice(x, end[1])
-                if hole[part].any():
-                    yield _Window(_around((y, x), end, max(side, _CONTEXT * step), hole.shape), part)
+        step = side // _CONTEXT if thin else max(width, height)
+        for first in range(y, y + height, step):
+            for begin in range(x, x + width, step):
+                part = np.s_[first : min(first + step, y + height), begin : min(begin + step, x + width)]
+                if not own[part].any():
+                    continue
+                start = top + first, left_edge + begin
+                end = top + part[0].stop, left_edge + part[1].stop
+                window = _placed(start, end, max(side, _CONTEXT * step), left.shape)
+                yield window
+                left[box][part][own[part]] = False
+                if _CONTEXT * step <= side:
+                    _take_out_middle(left, window, labels, boxes)
 
 
-def _around(start: tuple[int, int], end: tuple[int, int], side: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
+def _take_out_middle(left: np.ndarray, window: tuple[slice, slice], labels: np.ndarray, boxes: np.ndarray) -> None:
+    """Takes all holes out of `left` that lie in the middle of a window at full size: they were filled as well."""
+    (top, bottom), (first, last) = ((part.start, part.stop) for part in window)
+    down, right = (bottom - top) // 8, (last - first) // 8
+    inside = (boxes[:, 0] >= first + right) & (boxes[:, 0] + boxes[:, 2] <= last - right)
+    inside &= (boxes[:, 1] >= top + down) & (boxes[:, 1] + boxes[:, 3] <= bottom - down)
+    left[window] &= ~inside[labels[window]]
+
+
+def _placed(start: tuple[int, int], end: tuple[int, int], side: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """A square window of a photo of `shape` around a box, moved into the photo, and cut where that is smaller."""
     slices = []
     for first, last, length in zip(start, end, shape):

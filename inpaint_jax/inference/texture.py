@@ -10,11 +10,12 @@ Yi et al. 2020, "Contextual residual aggregation for ultra high-resolution image
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
-# All in cells; along the longer side of a photo there are about so many.
+# All in cells, of which there are about so many along the longer side of a photo.
 _CELLS = 128
 _PATCH = 8
 _STEP = 2  # between patches of the hole
@@ -26,7 +27,7 @@ _DETAIL = 0.3  # weight of detail in comparisons, where that of the smooth image
 _MAX_GAIN = 1.6  # overlapping patches dampen each other
 
 _NARROW = 5
-"""Pixels: parts of a hole in which no pixel is further than that from a given one are left to the network."""
+"""Pixels: a part of a hole is left to the network if none of its pixels is further from a given one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Matches:
     side: int
     blur: float
 
-    def at(self, down: float, right: float, shape: tuple[int, int]) -> "Matches":
-        """The same for an image that is larger by these factors."""
-        side = round(self.side * min(down, right))
-        last = np.array(shape) - side
-        corners, sources = (
-            np.minimum(np.round(places * (down, right)).astype(int), last) for places in (self.corners, self.sources)
-        )
-        return Matches(corners, sources, side, self.blur * min(down, right))
+    def enlarged(self, old: tuple[int, ...], new: tuple[int, ...]) -> "Matches":
+        """The same for the image at a larger size, [height, width]; what had one shift before has one afterwards."""
+        factors = new[0] / old[0], new[1] / old[1]
+        side = int(np.ceil(self.side * max(factors)))
+        last = np.array(new) - side
+        corners = np.clip(np.round(self.corners * factors).astype(int), 0, last)
+        shifts = np.round((self.sources - self.corners) * factors).astype(int)
+        return Matches(corners, np.clip(corners + shifts, 0, last), side, self.blur * max(factors))
 
 
 def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
@@ -63,23 +64,23 @@ def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
         hole: bool [H, W].
 
     Returns:
-        Matches; None if nothing known is as large as a patch.
+        Matches; None if there is no hole, or nothing known is as large as a patch.
     """
     scale = max(1, round(max(hole.shape) / _CELLS))
-    height, width = (side // scale for side in hole.shape)
+    height, width = (max(1, round(side / scale)) for side in hole.shape)
     if min(height, width) < _PATCH:
         return None
 
     def cells(pixels: np.ndarray) -> np.ndarray:
-        return cv2.resize(pixels[: height * scale, : width * scale], (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
     image = completed.astype(np.float32) / 255
-    smooth = cv2.GaussianBlur(image, (0, 0), _BLUR * scale)
+    smooth = cv2.GaussianBlur(image, (0, 0), _BLUR * max(hole.shape[0] / height, hole.shape[1] / width))
     missing = cells(hole.astype(np.float32)) > 0
     sources = np.argwhere(~_patches(missing).any(axis=(-2, -1)))
     grid = np.stack(np.meshgrid(_starts(height), _starts(width), indexing="ij"), axis=-1).reshape(-1, 2)
     corners = grid[_patches(missing)[*grid.T].any(axis=(-2, -1))]
-    if not len(sources):
+    if not len(sources) or not len(corners):
         return None
 
     # |a - b|^2 = |a|^2 - 2ab + |b|^2, with weights of a's pixels, as one product of matrices. Of the smooth image every
@@ -92,6 +93,7 @@ def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
     known = ~_patches(missing)[*corners.T].reshape(len(corners), -1)
     number = np.full((height, width), -1)
     number[*sources.T] = np.arange(len(sources))
+    places = {(y, x): i for i, (y, x) in enumerate(corners.tolist())}
     chosen = np.full(len(corners), -1)
     for turn in range(_ROUNDS):
         weights = np.where(known | (turn > 0), np.float32(_DETAIL), 0)
@@ -100,9 +102,9 @@ def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
         own = np.sum(low**2, axis=1) + np.sum(weights * detail**2, axis=1)
         for first in range(0, len(corners), 256):
             rows = np.arange(first, min(first + 256, len(corners)))
-            costs = query[rows] @ table + squares + own[rows, None]
-            _choose(chosen, rows, costs, corners, sources, number)
-        found = Matches(corners * scale, sources[chosen] * scale, _PATCH * scale, _BLUR * scale)
+            costs = np.maximum(query[rows] @ table + squares + own[rows, None], 0)
+            _choose(chosen, rows, costs, corners, places, sources, number)
+        found = Matches(corners, sources[chosen], _PATCH, _BLUR).enlarged((height, width), hole.shape)
         if turn < _ROUNDS - 1:
             details = _brightness(cells(_details(image - smooth, hole, found)))
     return found
@@ -122,12 +124,12 @@ def add_texture(completed: np.ndarray, hole: np.ndarray, matches: Matches) -> np
     image = completed.astype(np.float32)
     smooth = cv2.GaussianBlur(image, (0, 0), matches.blur)
     textured = smooth + _details(image - smooth, hole, matches)
-    # Narrow parts fade into wide ones.
-    share = cv2.GaussianBlur(wide_part(hole).astype(np.float32), (0, 0), 2) * hole
+    # Narrow parts fade into wide ones; these have texture up to the hole's border.
+    share = cv2.GaussianBlur(_around_wide(hole).astype(np.float32), (0, 0), 2) * hole
     return _in_hole(completed, hole, image + share[..., None] * (textured - image))
 
 
-def enlarge(completed: np.ndarray, photo: np.ndarray, hole: np.ndarray, matches: Matches | None) -> np.ndarray:
+def to_full_size(completed: np.ndarray, photo: np.ndarray, hole: np.ndarray, matches: Matches | None) -> np.ndarray:
     """Brings a hole that was filled at a reduced size back to full size, with the detail that only this size has.
 
     Args:
@@ -139,19 +141,23 @@ def enlarge(completed: np.ndarray, photo: np.ndarray, hole: np.ndarray, matches:
     Returns:
         uint8 [H, W, 3]; the photo outside the hole.
     """
-    (height, width), (h, w) = hole.shape, completed.shape[:2]
-    large = cv2.resize(completed.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(completed.astype(np.float32), hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
     if matches is not None:
         lost = np.where(hole[..., None], 0, photo - large)
-        large += _details(lost, hole, matches.at(height / h, width / w, hole.shape))
+        large += _details(lost, hole, matches.enlarged(completed.shape[:2], hole.shape))
     return _in_hole(photo, hole, large)
 
 
 def wide_part(hole: np.ndarray) -> np.ndarray:
     """The parts of a hole that are wider than twice `_NARROW` pixels, up to their borders: bool [H, W]."""
+    return hole & _around_wide(hole)
+
+
+def _around_wide(hole: np.ndarray) -> np.ndarray:
+    """The wide parts of a hole, and six pixels around them."""
     core = (cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5) > _NARROW).astype(np.uint8)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _NARROW + 5,) * 2)
-    return hole & cv2.dilate(core, disc).astype(bool)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (_NARROW + 6) + 1,) * 2)
+    return cv2.dilate(core, disc).astype(bool)
 
 
 def _in_hole(known: np.ndarray, hole: np.ndarray, filled: np.ndarray) -> np.ndarray:
@@ -163,6 +169,7 @@ def _choose(
     rows: np.ndarray,
     costs: np.ndarray,
     corners: np.ndarray,
+    places: Mapping[tuple[int, int], int],
     sources: np.ndarray,
     number: np.ndarray,
 ) -> None:
@@ -173,10 +180,10 @@ def _choose(
         rows: int [R], which patches to choose for.
         costs: [R, M], of all sources; changed.
         corners: int [N, 2], of the hole's patches, in cells.
+        places: corner -> its number.
         sources: int [M, 2], likewise.
         number: int [h, w], which source begins at a cell; -1 where none does.
     """
-    places = {(y, x): i for i, (y, x) in enumerate(corners.tolist())}
     for i, cost in zip(rows.tolist(), costs):
         y, x = corners[i].tolist()
         beside = set()
@@ -225,13 +232,13 @@ def _patches(cells: np.ndarray) -> np.ndarray:
 
 
 def _vectors(cells: np.ndarray, corners: np.ndarray, every: int = 1) -> np.ndarray:
-    """Patches of [h, w, C] that begin at [N, 2], of every so-manieth cell: [N, C * (_PATCH / every)**2]."""
+    """Every n-th cell, down and right, of the patches of [h, w, C] that begin at [N, 2]: [N, C * (_PATCH / n)**2]."""
     windows = np.lib.stride_tricks.sliding_window_view(cells, (_PATCH, _PATCH), axis=(0, 1))
     return windows[*corners.T][..., every // 2 :: every, every // 2 :: every].reshape(len(corners), -1)
 
 
 def _brightness(details: np.ndarray) -> np.ndarray:
-    """[h, w, 3] -> [h, w, 1]; of differences, so that the three channels' weights are those of a mean."""
+    """[h, w, 3] -> [h, w, 1]; for grey details, squares are the same sum as over three channels."""
     return 3**0.5 * details.mean(axis=-1, keepdims=True)
 
 

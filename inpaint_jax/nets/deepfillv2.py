@@ -21,7 +21,7 @@ from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.convolution import conv_general_dilated
 from inpaint_jax.nets.deepfillv2_attention import deepfillv2_attention
 from inpaint_jax.nets.generator import GeneratorOutputs, check_images, pad_to_multiples
-from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv
+from inpaint_jax.nets.layers import GatedConv, UpsampledGatedConv, bias_in_float32
 
 VARIANTS = ("pt", "tf")
 
@@ -221,7 +221,7 @@ class Decoder(nn.Module):
         x = self.conv(2 * w, name="conv_0")(x)
         x = up(w, name="up_1")(x)
         x = self.conv(w // 2, name="conv_1")(x)
-        return jnp.tanh(_plain_conv(x, 3, 3, 1, "SAME", self.dtype, "image")(x).astype(jnp.float32))
+        return jnp.tanh(_plain_conv(x, 3, 3, 1, "SAME", jnp.float32, "image")(x.astype(jnp.float32)))
 
 
 class DeepFillV2Discriminator(nn.Module):
@@ -260,7 +260,8 @@ class DeepFillV2Discriminator(nn.Module):
         for i, factor in enumerate((1, 2, 4, 4, 4, 4)):
             padding = 2 if self.variant == "pt" else "SAME"
             conv = _plain_conv(x, factor * self.width, 5, 2, padding, self.dtype, f"conv_{i}")
-            x = nn.leaky_relu(nn.SpectralNorm(conv, name=f"conv_{i}_norm")(x, update_stats=update_stats), _SLOPE)
+            x = nn.SpectralNorm(conv, name=f"conv_{i}_norm")(x, update_stats=update_stats)
+            x = nn.leaky_relu(x.astype(self.dtype), _SLOPE)
         return x.astype(jnp.float32)
 
 
@@ -277,6 +278,7 @@ def _plain_conv(
         kernel_init=_PLAIN_INIT,
         bias_init=lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound),
         conv_general_dilated=conv_general_dilated,
+        promote_dtype=bias_in_float32,
         dtype=dtype,
         name=name,
     )

@@ -24,7 +24,7 @@ def bias_in_float32(
     """For `promote_dtype` of flax's layers: the bias stays as it is, and so does what it is added to.
 
     The gradient of a bias is a sum over all pixels. Where the bias is cast to bfloat16, XLA may sum in bfloat16, which
-    keeps 8 bits: half of the gradient was lost so (four maps of 64 x 64, on a CPU). Cast the result of the layer.
+    keeps 8 bits: half of the gradient was lost this way (four maps of 64 x 64, on a CPU). Cast the result of the layer.
     """
     *factors, bias = arrays
     return [*promote_dtype(*factors, dtype=dtype, inexact=inexact), bias]

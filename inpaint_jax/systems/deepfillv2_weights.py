@@ -94,7 +94,7 @@ def read(path: str | Path) -> tuple[Config, Any, int]:
     config = dataclasses.replace(
         Config(), name=Path(path).stem, system="deepfillv2", model=dataclasses.replace(Model(), variant=variant)
     )
-    steps = saved.get("n_iter") if state is not saved else None
+    steps = saved.get("n_iter")
     return config, to_params(state, variant), steps if isinstance(steps, int) else 0
 
 

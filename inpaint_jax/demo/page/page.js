@@ -153,7 +153,7 @@ function sideHint() {
   const longest = Math.max(photo.width, photo.height);
   at("side-hint").textContent =
     side < longest
-      ? `The photo has ${photo.width} × ${photo.height}; the hole is filled at ${side} and enlarged, all else stays as it is.`
+      ? `The photo has ${photo.width} × ${photo.height}; a hole of more than ${side / 2} pixels is filled at a reduced size and enlarged.`
       : "";
 }
 
@@ -232,7 +232,7 @@ function choose(i) {
   at("after").alt = `The photo with its hole filled${variants.length > 1 ? `, ${label}` : ""}`;
   at("download").href = address;
   at("download").download = `${photo.name.replace(/\.[^.]*$/, "")}_filled.png`;
-  at("made").textContent = `${photo.width} × ${photo.height} pixels, filled at ${width} × ${height} in ${seconds} s.`;
+  at("made").textContent = `${photo.width} × ${photo.height} pixels, filled in a window of ${width} × ${height} in ${seconds} s.`;
   at("heads").hidden = temperatures.length === 0; // other systems than the paper's have none
   at("temperatures").replaceChildren(
     ...temperatures.map((t, head) => {
