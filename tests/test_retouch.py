@@ -50,9 +50,9 @@ def test_wide_is_what_training_did_not_show():
 
 def test_edges_go_on_into_wide_holes(inpainter):
     """Of a roof line in front of the sky, of which a single pass at this size makes a haze."""
-    scene = np.full((256, 256, 3), 200, np.uint8)
-    cv2.fillPoly(scene, [np.array([(0, 170), (256, 110), (256, 256), (0, 256)], np.int32)], (90, 60, 50))
-    hole = square(96, 256, 256)
+    scene = np.full((192, 192, 3), 200, np.uint8)
+    cv2.fillPoly(scene, [np.array([(0, 128), (192, 82), (192, 192), (0, 192)], np.int32)], (90, 60, 50))
+    hole = square(72, 192, 192)
     errors = [np.abs(inpainter(scene, hole, wide=wide).astype(float) - scene)[hole].mean() for wide in (False, True)]
     assert errors[1] < 0.8 * errors[0]
 

@@ -41,6 +41,9 @@ def test_every_config_has_the_variant(name):
     # Sketches are of one size, so that photos of other scales have none.
     assert guided.data.zoom == 1
     plain.data.zoom = 1.0
+    # Nor is there one at half the size.
+    assert guided.train.guesses == 0
+    plain.train.guesses = 0.0
     assert plain.to_dict() == guided.to_dict()
     with pytest.raises(ValueError, match="There is no variant 'scribble'; leave it out, or take :sketch"):
         module.get_config("scribble")

@@ -22,6 +22,7 @@ from inpaint_jax.evaluation import run
 from inpaint_jax.inference.files import HoleRules, _lines_of_file, inpaint_files
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.photos import read_photo
+from inpaint_jax.inference.retouching import retouch
 from inpaint_jax.models import export
 from inpaint_jax.sketching.store import SketchStore
 
@@ -255,7 +256,7 @@ def test_lines_may_fill_a_narrow_or_tiny_hole(strict_workdir, files, tmp_path):
         given = [save(tmp_path / f"{number}_{kind}.png", area) for kind, area in (("hole", hole), ("lines", lines))]
         summary = inpaint_files(strict_workdir, photo, tmp_path / "out.png", *given)
         assert not summary.failed
-        expected = Inpainter.load(strict_workdir)(read_image(photo), hole, lines)
+        expected = retouch(Inpainter.load(strict_workdir), read_image(photo), hole, lines).pixels
         np.testing.assert_array_equal(read_image(tmp_path / "out.png"), expected)
     around = np.pad(small, 1)[2:, 1:-1] | small  # a mask drawn a little larger
     for number, lines in enumerate((small, around)):

@@ -89,7 +89,7 @@ def _fill(
     if small_hole.all() and not hole.all():  # many small holes: those pixels count that are missing for the most part
         small_hole = cv2.resize(hole.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0.5
     drawn = None if lines is None else _thinned(touched(lines, shape))[None]
-    made = inpainter.predict(small[None], small_hole[None], drawn, margin=0, wide=True)
+    made = inpainter.predict(small[None], small_hole[None], sketches=drawn, margin=0, wide=True)
     completed = made.completed[0]
     smooth = lines is None and inpainter.is_smooth and texture.wide_part(small_hole).any()
     matches = texture.match(completed, small_hole) if smooth or scale < 1 else None
