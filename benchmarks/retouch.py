@@ -80,7 +80,7 @@ def models(inpainter: Inpainter, size: int, side: int) -> dict[str, Callable[[np
     def reduced(photo: np.ndarray, hole: np.ndarray) -> np.ndarray:
         small = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
         made = inpainter(small, touched(hole, (side, side)), wide=True)
-        return texture.enlarge(made, photo, hole, None)
+        return texture.to_full_size(made, photo, hole, None)
 
     found = {"one pass": inpainter} if side >= size else {"enlarged only": reduced}
     return found | {"retouch": lambda photo, hole: retouch(inpainter, photo, hole, side=side).pixels}
