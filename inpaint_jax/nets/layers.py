@@ -10,7 +10,6 @@ from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from inpaint_jax.arrays import AnyArray
 from inpaint_jax.nets.convolution import conv_general_dilated
 
 # ELU and gate shrink what passes them. With a and b of variance g, the product ELU(a) sigmoid(b) has the mean square
@@ -19,9 +18,7 @@ from inpaint_jax.nets.convolution import conv_general_dilated
 _KERNEL_INIT = nn.initializers.variance_scaling(5.0, "fan_in", "truncated_normal")
 
 
-def bias_in_float32(
-    *arrays: AnyArray | None, dtype: DTypeLike | None = None, inexact: bool = True
-) -> list[AnyArray | None]:
+def bias_in_float32(*arrays: Any, dtype: DTypeLike | None = None, inexact: bool = True) -> list[Any]:
     """For `promote_dtype` of flax's layers: the bias stays as it is, and so does what it is added to.
 
     The gradient of a bias is a sum over all pixels. Where the bias is cast to bfloat16, XLA may sum in bfloat16, which
