@@ -188,6 +188,16 @@ def test_specks_that_are_near_each_other_share_a_window(inpainter):
     assert (made.pixels != scene).any(axis=-1)[specks].mean() > 0.5
 
 
+def test_of_a_dense_screen_of_holes_only_what_is_given_counts(inpainter):
+    """At the reduced size every pixel covers a missing one."""
+    scene, hole = load(0, 256, 256), np.zeros((256, 256), bool)
+    hole[::4, ::4] = hole[60:200, 60:200] = True
+    other = np.where(hole[..., None], 255, scene).astype(np.uint8)
+    made = retouch(inpainter, scene, hole, side=64)
+    np.testing.assert_array_equal(made.pixels[~hole], scene[~hole])
+    np.testing.assert_array_equal(retouch(inpainter, other, hole, side=64).pixels, made.pixels)
+
+
 def test_no_hole_and_masks_in_bytes(inpainter, photo):
     hole = square(50)
     np.testing.assert_array_equal(retouch(inpainter, photo, np.zeros_like(hole)).pixels, photo)

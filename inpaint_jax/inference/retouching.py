@@ -86,8 +86,12 @@ def _fill(
     shape = max(1, round(height * scale)), max(1, round(width * scale))
     small = photo if scale == 1 else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
     small_hole = touched(hole, shape)
-    if small_hole.all() and not hole.all():  # many small holes: those pixels count that are missing for the most part
-        small_hole = cv2.resize(hole.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0.5
+    if small_hole.all() and not hole.all():  # many small holes: means over what is given, where that is half or more
+        given = (~hole).astype(np.float32)
+        share = cv2.resize(given, shape[::-1], interpolation=cv2.INTER_AREA)
+        sums = cv2.resize(photo * given[..., None], shape[::-1], interpolation=cv2.INTER_AREA)
+        small = np.round(sums / np.maximum(share, 1e-6)[..., None]).clip(0, 255).astype(np.uint8)
+        small_hole = share < 0.5
     drawn = None if lines is None else _thinned(touched(lines, shape))[None]
     made = inpainter.predict(small[None], small_hole[None], sketches=drawn, margin=0, wide=True)
     completed = made.completed[0]
