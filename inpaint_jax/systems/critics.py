@@ -42,6 +42,19 @@ class Critic(Protocol):
         ...
 
 
+def in_turns(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """Real and fake in one batch, [2 B, ...]: one power iteration a step, the same norm for both.
+
+    They take turns, so that no image has to move to another device.
+    """
+    return jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
+
+
+def apart(judged: jax.Array) -> jax.Array:
+    """What a batch `in_turns` was judged to be, [2, B, ...]: the real ones, the fake ones."""
+    return judged.reshape(-1, 2, *judged.shape[1:]).swapaxes(0, 1)
+
+
 class GlobalLocalCritic:
     """The paper's: one logit for the image and a crop of it; eqs. (4) and (5), or WGAN-GP (Table II).
 
@@ -74,12 +87,10 @@ class GlobalLocalCritic:
 
     def loss(self, params, stats, real, fake, batch, step):
         """See `Critic`."""
-        # Real and fake in one batch: one power iteration a step, the same norm for both. They take turns, so that no
-        # image has to move to another device.
-        both = jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
+        both = in_turns(real, fake)
         logits, updates = self._judge(params, stats, both, batch, update_stats=True)
         stats = updates.get("batch_stats", {})  # without spectral norms there is nothing to update
-        on_real, on_fake = logits.reshape(-1, 2).T
+        on_real, on_fake = apart(logits)
         logged = {"logit/real": on_real.mean(), "logit/fake": on_fake.mean()}
         if self._network.spectral_norm:
             return losses.hinge_discriminator_loss(on_real, on_fake).mean(), (stats, logged)
@@ -125,12 +136,12 @@ class PatchCritic:
 
     def loss(self, params, stats, real, fake, batch, step):
         """See `Critic`."""
-        both = jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
+        both = in_turns(real, fake)
         holes = jnp.repeat(batch["mask"], 2, axis=0)
         (logits, _), updates = self._network.apply(
             {"params": params, "batch_stats": stats}, both, holes, update_stats=True, mutable=["batch_stats"]
         )
-        on_real, on_fake = logits.reshape(-1, 2, *logits.shape[1:]).swapaxes(0, 1)
+        on_real, on_fake = apart(logits)
         touched = _touched(batch["mask"])
         logged = {"logit/real": on_real.mean(), "logit/fake": _mean_where(on_fake, touched).mean()}
         loss = losses.patch_hinge_discriminator_loss(on_real, on_fake, touched).mean()

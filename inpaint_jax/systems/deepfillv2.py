@@ -13,6 +13,7 @@ from inpaint_jax import losses
 from inpaint_jax.config import Config
 from inpaint_jax.nets.deepfillv2 import DeepFillV2, DeepFillV2Discriminator
 from inpaint_jax.systems.adversarial import AdversarialSystem
+from inpaint_jax.systems.critics import apart, in_turns
 
 
 def make_system(config: Config) -> AdversarialSystem:
@@ -44,13 +45,12 @@ class DeepFillV2Critic:
 
     def loss(self, params, stats, real, fake, batch, step):
         """See `Critic`."""
-        # In turns, so that no image has to move to another device.
-        both = jnp.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
+        both = in_turns(real, fake)
         holes = jnp.repeat(batch["mask"], 2, axis=0)
         scores, updates = self._network.apply(
             {"params": params, "batch_stats": stats}, both, holes, update_stats=True, mutable=["batch_stats"]
         )
-        on_real, on_fake = scores.reshape(-1, 2, *scores.shape[1:]).swapaxes(0, 1)
+        on_real, on_fake = apart(scores)
         loss = losses.hinge_discriminator_loss(on_real.ravel(), on_fake.ravel()).mean() / 2
         return loss, (updates["batch_stats"], {"logit/real": on_real.mean(), "logit/fake": on_fake.mean()})
 
