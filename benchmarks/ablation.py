@@ -53,6 +53,7 @@ STUDIES = {
         "no_clip": {"optimizer.clip_norm": 0.0},
         "fast_rate": {"optimizer.generator_learning_rate": 3e-3, "optimizer.beta2": 0.9, "optimizer.clip_norm": 0.0},
         "constant_temperature": {"model.constant_temperature": 0.7},
+        "cold": {"model.constant_temperature": 0.001},  # where the temperatures of a long run end
         "critic": {"loss.adversarial_weight": 0.001},
     },
 }
@@ -68,7 +69,7 @@ COMMON = {
 # As in docs/street.md: chosen there by shorter runs of the MHTMA model alone.
 COMMONS = {
     "attention": COMMON | {"optimizer.generator_learning_rate": 1e-3, "loss.adversarial_weight": 0.001},
-    "recipe": COMMON | {"optimizer.ema_decay": 0.99, "train.guesses": 0.0},
+    "recipe": COMMON | {"optimizer.ema_decay": 0.99, "optimizer.warmup_steps": 50, "train.guesses": 0.0},
 }
 FIGURES = ("mae", "psnr", "ssim")
 

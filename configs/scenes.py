@@ -4,7 +4,7 @@
         --config.data.train=folder:PATH/TO/train --config.data.validation=folder:PATH/TO/val
 
 About 12 images/s on one of two CPU cores: 80 minutes. Scores, and how the model that ships was trained in two runs:
-docs/models.md. It is trained on small crops at several scales, and used at any size. For a longer run raise
+docs/scenes.md. It is trained on small crops at several scales, and used at any size. For a longer run raise
 train.max_steps from the start, because the learning rate falls to 0 there. `benchmarks/ablation.py --study=recipe`
 starts from this config, without guesses.
 """

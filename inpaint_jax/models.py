@@ -1,27 +1,28 @@
-"""Trained models: a generator's parameters with the config that describes them, by workdir, file or name.
+"""Trained models: a generator's parameters with the config that describes them, by workdir, file, name or address.
 
 The file to publish is safetensors, which is read without executing anything. Its metadata (strings) are `format`,
 `format_version`, `inpaint_jax` (our version), `step`, `config` (config.json as it stands, the paths of its data
-included) and, if they were given, `terms` of use. A tensor is named by its path: "coarse/GatedConv_0/conv/kernel".
+included) and, if they were given, `terms` of use and a model `card`. A tensor is named by its path:
+"coarse/GatedConv_0/conv/kernel".
 """
 
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inpaint_jax import __version__, checkpoints
+from inpaint_jax import __version__, checkpoints, hub
 from inpaint_jax.config import Config
 from inpaint_jax.errors import MissingFile, UserError
 from inpaint_jax.files import write_file
 from inpaint_jax.runs import read_config
-from inpaint_jax.systems import check_params, read_published
+from inpaint_jax.systems import check_params, published_systems, read_published
 
 logger = logging.getLogger("inpaint_jax")
 
@@ -32,22 +33,39 @@ _SHIPPED = Path(__file__).with_name("shipped")
 
 
 def shipped_models() -> dict[str, Path]:
-    """The models that come with the package: name -> file; docs/models.md says what they can do."""
+    """The models that come with the package: name -> file; docs/NAME.md is the model card."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
 def find_model(path: str | Path) -> Path:
-    """The file or folder of a model: a string may be the name of one that comes with the package."""
+    """The file or folder of a model.
+
+    Args:
+        path: of it, or as a string the name of a model that comes with the package (a folder of the same name is meant
+            by ./NAME), or an address of `hub.fetch`, which may take a download.
+
+    Raises:
+        UserError: see `hub.fetch`.
+    """
+    if isinstance(path, str) and path.startswith(hub.PREFIX):
+        return hub.fetch(path)
     shipped = shipped_models().get(path) if isinstance(path, str) else None
     return shipped or Path(path).expanduser()
+
+
+def model_name(path: str | Path) -> str:
+    """What tables call a model of `find_model`: the name of its file, folder or repository."""
+    if isinstance(path, str) and path.startswith(hub.PREFIX):
+        return path.rpartition("/")[2]
+    found = find_model(path)
+    return found.stem if found.is_file() else found.resolve().name
 
 
 def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, int]:
     """Loads a trained generator.
 
     Args:
-        path: the workdir of a run, a file that `inpaint-jax export` wrote, or the name of a model that comes with the
-            package (a folder of the same name is meant by ./NAME).
+        path: the workdir of a run, a file that `inpaint-jax export` wrote, or a name or address, see `find_model`.
         step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
     Returns:
@@ -59,7 +77,7 @@ def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, 
     """
     path = find_model(path)
     if path.is_file():
-        if terms := read_terms(path):
+        if terms := read_text(path, "terms"):
             logger.info("The model %s: %s", path.stem, terms)
         params, fields, saved_step = read_model(path)
         if step not in (None, saved_step):
@@ -81,6 +99,7 @@ def write_model(
     step: int,
     *,
     terms: str = "",
+    card: str = "",
     dtype: str | None = None,
 ) -> None:
     """Writes the file, in one piece or not at all.
@@ -91,6 +110,7 @@ def write_model(
         config: nested dict, as JSON can hold.
         step: of the run, that the parameters are of.
         terms: of use, a sentence that is shown to whoever loads the model.
+        card: what the model was trained on, what it can do and what not; Markdown, its first paragraph a summary.
         dtype: of the parameters in the file, their own by default; "float16" halves it, and is read as float32.
     """
     path = Path(path)
@@ -102,7 +122,7 @@ def write_model(
         "inpaint_jax": __version__,
         "step": str(step),
         "config": json.dumps(config),
-        **({"terms": terms} if terms else {}),
+        **{name: text for name, text in {"terms": terms, "card": card}.items() if text},
     }
     write_file(path, safetensors.numpy.save(tensors, metadata))
 
@@ -146,17 +166,29 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
         raise UserError(f"The metadata of {path} is damaged ({error}); export the model once more.") from error
 
 
-def read_terms(path: str | Path) -> str:
-    """The terms of use that a file of `write_model` gives; "" if none."""
+def read_text(path: str | Path, name: Literal["terms", "card"]) -> str:
+    """What `write_model` was given by this name; "" if nothing."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("terms", "")
+            return (file.metadata() or {}).get(name, "")
     except safetensors.SafetensorError:
         return ""  # `read_model` says what the file is
 
 
+def summary(path: str | Path) -> str:
+    """The first paragraph of a file's model card, in one line."""
+    paragraphs = read_text(path, "card").split("\n\n")
+    return next((" ".join(text.split()) for text in paragraphs if not text.startswith("#")), "")
+
+
 def export(
-    workdir: str | Path, output: str | Path, step: int | None = None, *, terms: str = "", dtype: str | None = None
+    workdir: str | Path,
+    output: str | Path,
+    step: int | None = None,
+    *,
+    terms: str = "",
+    card: str = "",
+    dtype: str | None = None,
 ) -> int:
     """Writes the generator of a run into one file.
 
@@ -165,6 +197,7 @@ def export(
         output: the file to write.
         step: which checkpoint; the best one by default (the latest, if none was validated).
         terms: see `write_model`.
+        card: likewise.
         dtype: likewise.
 
     Returns:
@@ -177,10 +210,15 @@ def export(
     config = read_config(workdir)
     params, step = checkpoints.load_generator(workdir, step)
     check_params(config, params, workdir)
-    write_model(output, params, config.to_dict(), step, terms=terms, dtype=dtype)
+    write_model(output, params, config.to_dict(), step, terms=terms, card=card, dtype=dtype)
     size = Path(output).stat().st_size / 2**20
     logger.info("Wrote the generator of step %d to %s (%.1f MiB).", step, output, size)
     return step
+
+
+def importable_weights() -> dict[str, str]:
+    """Systems whose published weights `import_weights` reads, each with the terms of those."""
+    return published_systems()
 
 
 def import_weights(system: str, weights: str | Path, output: str | Path) -> None:

@@ -45,7 +45,7 @@ def test_an_imported_file_fills_as_the_published_network_does(published, tmp_pat
     write = write_zip if variant == "pt" else write_plain
     write(tmp_path / "states.pth", {"G": state, "D": {}, "G_optim": optimizer, "n_iter": 7})
     assert run(tmp_path / "states.pth", tmp_path / "model.safetensors") == 0
-    assert "education and research" in models.read_terms(tmp_path / "model.safetensors")
+    assert "education and research" in models.read_text(tmp_path / "model.safetensors", "terms")
     inpainter = Inpainter.load(tmp_path / "model.safetensors")
     assert (inpainter.name, inpainter.step, inpainter.config.system) == ("states", 7, "deepfillv2")
     assert inpainter.config.model.variant == variant

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
 from inpaint_jax import models
 from inpaint_jax.cli import main
@@ -21,7 +22,7 @@ def test_files():
     assert "scenes" in shipped
     for path in shipped.values():
         assert path.stat().st_size < LARGEST
-        assert "research" in models.read_terms(path)
+        assert "research" in models.read_text(path, "terms")
         _, config, _ = models.read_model(path)
         assert not [word for word in json.dumps(config).split('"') if word.startswith("/") or "folder:/" in word]
 
@@ -33,9 +34,15 @@ def test_a_name_is_a_string_and_no_path(tmp_path, monkeypatch):
         models.load_model("./scenes")
 
 
-def test_the_command_lists_them(capsys):
+def test_the_command_lists_them_and_prints_their_cards(capsys):
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.startswith("scenes: ")
+    listed = capsys.readouterr().out
+    for name in models.shipped_models():
+        assert main(["models", f"--card={name}"]) == 0
+        assert capsys.readouterr().out.rstrip() == (REPOSITORY / "docs" / f"{name}.md").read_text().rstrip()
+        assert f"{name}: " in listed
+    assert listed.count("dB") >= len(models.shipped_models())
+    assert "inpaint-jax import --system=deepfillv2\n" in listed
 
 
 @pytest.mark.parametrize("ratio", [(0.1, 0.2), (0.3, 0.4)])

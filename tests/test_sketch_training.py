@@ -14,6 +14,8 @@ from PIL import Image
 from sketch_stores import copied
 from test_train import rows_of, start
 
+from inpaint_jax.checkpoints import load_generator
+from inpaint_jax.config import Config
 from inpaint_jax.data.images import resize_and_crop
 from inpaint_jax.data.masks import UnreadableMask, open_masks
 from inpaint_jax.data.pipeline import evaluation_batches
@@ -22,7 +24,9 @@ from inpaint_jax.data.sources import open_source
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.sketching import tasks
 from inpaint_jax.sketching.store import SketchStore
+from inpaint_jax.systems import make_generator, make_system
 from inpaint_jax.training import loop
+from inpaint_jax.training.pretrained import load_pretrained
 from inpaint_jax.visualize import network_input
 from inpaint_jax.writers import read_metrics
 
@@ -330,3 +334,15 @@ def test_pictures_of_the_input_show_lines_in_the_hole_alone():
     assert shown.tolist() == [[[[255] * 3, [1, 2, 3]], [[7] * 3, [7] * 3]]]
     shown = network_input(image / np.float32(255), mask, np.float32([0, 0, 0.5]), sketch)
     assert (shown.dtype, shown[0, 0].tolist()) == (np.float32, [[1, 1, 1], [0, 0, 0.5]])
+
+
+def test_a_guided_model_starts_from_one_that_is_not(finished, make_config):
+    """It fills as that one does, whatever the lines, until it is trained."""
+    guided, plain = (Config.read(make_config(model__sketch=sketch)) for sketch in (True, False))
+    shapes = jax.eval_shape(make_system(guided).initial_state, jax.random.key(0))
+    params = load_pretrained(finished, shapes)["generator"]
+    rng = np.random.default_rng(0)
+    image, (mask, lines) = rng.random((1, 32, 32, 3), np.float32), rng.random((2, 1, 32, 32)) < 0.3
+    expected = make_generator(plain).apply({"params": load_generator(finished)[0]}, image, mask)
+    found = make_generator(guided).apply({"params": params}, image, mask, lines)
+    np.testing.assert_allclose(found.completed, expected.completed, atol=1e-6)

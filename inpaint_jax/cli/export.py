@@ -1,5 +1,7 @@
 """One file to publish: inpaint-jax export --checkpoint=runs/places2 --output=places2.safetensors [--step=1000]."""
 
+from pathlib import Path
+
 from absl import flags
 
 REQUIRED = ("checkpoint", "output")
@@ -11,6 +13,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", None, "The file to write, NAME.safetensors.", flag_values=values)
     flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the parameters in the file.", flag_values=values)
     flags.DEFINE_string("terms", "", "Terms of use, shown to whoever loads the model.", flag_values=values)
+    flags.DEFINE_string("card", None, "A Markdown file, the model card; goes into the file.", flag_values=values)
     flags.DEFINE_integer("step", None, "Which checkpoint; the best one by default.", flag_values=values)
 
 
@@ -18,4 +21,5 @@ def run(values: flags.FlagValues) -> None:
     """Hands over to `models.export`."""
     from inpaint_jax.models import export
 
-    export(values.checkpoint, values.output, values.step, terms=values.terms, dtype=values.dtype)
+    card = Path(values.card).read_text() if values.card else ""
+    export(values.checkpoint, values.output, values.step, terms=values.terms, card=card, dtype=values.dtype)

@@ -1,4 +1,8 @@
-"""Lists the models that come with the package: inpaint-jax models. Give a name to --checkpoint or --workdir."""
+"""Lists the models that are there: inpaint-jax models. Give a name to --checkpoint or --workdir.
+
+First those that come with the package, then those of the Hugging Face Hub in the cache, then the systems whose
+published weights inpaint-jax import reads.
+"""
 
 from absl import flags
 
@@ -6,15 +10,25 @@ REQUIRED = ()
 
 
 def define(values: flags.FlagValues) -> None:
-    """It has no flags."""
+    """The flag."""
+    flags.DEFINE_string("card", None, "Prints the model card of this one.", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prints name, size, training size and terms of every model."""
-    from inpaint_jax import models
+    """Prints size, training, scores and terms of every model, or one model's card."""
+    from inpaint_jax import hub, models
 
-    for name, path in models.shipped_models().items():
-        config, _, step = models.load_model(name)
-        size = path.stat().st_size / 2**20
-        side = config.data.image_size
-        print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {step} steps. {models.read_terms(path)}")
+    if values.card:
+        path = models.find_model(values.card)
+        models.read_model(path)  # says what is wrong with it
+        print(models.read_text(path, "card") or f"{values.card} has no model card.")
+        return
+    for name, path in (models.shipped_models() | hub.cached()).items():
+        _, config, step = models.read_model(path)
+        size, side = path.stat().st_size / 2**20, config["data"]["image_size"]
+        print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {step} steps.")
+        for text in (models.summary(path), models.read_text(path, "terms")):
+            if text:
+                print(f"    {text}")
+    for system, terms in models.importable_weights().items():
+        print(f"inpaint-jax import --system={system}\n    {terms}")

@@ -36,7 +36,7 @@ from inpaint_jax.features import inception
 from inpaint_jax.features.weights import WeightsUnavailable
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.metrics import GaussianStatistics
-from inpaint_jax.models import find_model
+from inpaint_jax.models import find_model, model_name
 from inpaint_jax.nets.fill import HOLE_COLOUR
 from inpaint_jax.sketching.store import SketchStore
 
@@ -390,10 +390,9 @@ def _score(completed: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
 
 def _load(models: Sequence[str | Path]) -> dict[str, Inpainter]:
     """Models by the name of their folder or file, or by the whole path where names are equal."""
-    paths = [find_model(model) for model in models]
-    names = [path.stem if path.is_file() else path.resolve().name for path in paths]
+    names = [model_name(model) for model in models]
     if _clash(names):
-        names = [str(path.resolve()) for path in paths]
+        names = [str(find_model(model).resolve()) for model in models]
     if _clash(names):
         raise UserError(f"Models need names of their own, not {', '.join(names)}; rename a folder, or give it once.")
     return {name: Inpainter.load(model) for name, model in zip(names, models)}

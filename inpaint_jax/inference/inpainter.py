@@ -115,7 +115,8 @@ class Inpainter:
         """Loads a trained generator.
 
         Args:
-            path: the workdir of a run, a file that `inpaint-jax export` wrote, or the name of a model that comes along.
+            path: the workdir of a run, a file that `inpaint-jax export` wrote, the name of a model that comes along, or
+                an address such as "hf://OWNER/NAME".
             step: which checkpoint of a workdir; the best one by default (the latest, if none was validated).
 
         Raises:

@@ -78,10 +78,13 @@ def read_published(system: str, path: str | Path) -> tuple[Config, Any, int, str
     Raises:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
-    from inpaint_jax.systems import deepfillv2_weights
+    reader = _readers()[system]
+    return *reader.read(path), reader.TERMS
 
-    readers = {"deepfillv2": deepfillv2_weights}
-    return *readers[system].read(path), readers[system].TERMS
+
+def published_systems() -> dict[str, str]:
+    """What `read_published` reads: system -> terms of its weights."""
+    return {system: reader.TERMS for system, reader in _readers().items()}
 
 
 def check_params(config: Config, params: Any, where: str | Path) -> None:
@@ -106,6 +109,13 @@ def check_params(config: Config, params: Any, where: str | Path) -> None:
             f"The parameters of {where} are not those of the model that its config describes ({faults}); put back the "
             "config of the run, or its checkpoints."
         )
+
+
+def _readers() -> dict[str, ModuleType]:
+    """The files that know the weights that were published for a system."""
+    from inpaint_jax.systems import deepfillv2_weights
+
+    return {"deepfillv2": deepfillv2_weights}
 
 
 def _module(config: Config) -> ModuleType:

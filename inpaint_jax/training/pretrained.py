@@ -19,6 +19,9 @@ _log = logging.getLogger("inpaint_jax")
 def load_pretrained(source: str | Path, shapes: TrainState) -> dict[str, Any]:
     """Loads the generator of a model, and the discriminator where there is one that fits.
 
+    A model guided by sketches may start from one that is not: it then fills as that one does until it has learned to
+    read the lines.
+
     Args:
         source: workdir of a run, whose best checkpoint is taken; an exported file or the name of a model that comes
             with the package, which have no discriminator.
@@ -30,15 +33,17 @@ def load_pretrained(source: str | Path, shapes: TrainState) -> dict[str, Any]:
     Raises:
         UserError: there is no such model, or its generator has other parameters; names those.
     """
-    _, params, step = load_model(source)
+    where = find_model(source)
+    _, params, step = load_model(where)
+    params = _with_lines(params, shapes.generator)
     if faults := _faults(params, shapes.generator):
         raise UserError(f"{source} has another generator than this config ({faults}); take its config.model fields.")
     found = {"generator": _cast(params, shapes.generator)}
     if shapes.average:
         found["average"] = found["generator"]
     _log.info("Starting from the generator of step %d of %s.", step, source)
-    if (workdir := find_model(source)).is_dir():
-        rest = checkpoints.load_item(workdir, step, "rest")
+    if where.is_dir():
+        rest = checkpoints.load_item(where, step, "rest")
         critic = {name: rest[name] for name in ("discriminator", "spectral") if name in rest}
         wanted = {name: getattr(shapes, name) for name in critic}
         if faults := _faults(critic, wanted):
@@ -46,6 +51,19 @@ def load_pretrained(source: str | Path, shapes: TrainState) -> dict[str, Any]:
         else:
             found |= _cast(critic, wanted)
     return found
+
+
+def _with_lines(params: Any, like: Any) -> Any:
+    """Gives kernels that lack only their last input channel, the lines, one of zeros."""
+
+    def pad(path: Any, leaf: np.ndarray) -> np.ndarray:
+        wanted = wanted_shapes.get(path, leaf.shape)
+        if leaf.ndim == 4 and wanted == (*leaf.shape[:2], leaf.shape[2] + 1, leaf.shape[3]):
+            return np.pad(leaf, ((0, 0), (0, 0), (0, 1), (0, 0)))
+        return leaf
+
+    wanted_shapes = {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(like)}
+    return jax.tree.map_with_path(pad, params)
 
 
 def _faults(params: Any, like: Any) -> str:
