@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "sketching.__main__": "cli",
     "configs": "config",
     # the commands
-    "cli": "models config data training evaluation inference sketching report demo compilation errors",
+    "cli": "models hub config data training evaluation inference sketching report demo compilation errors",
     "demo": "inference data features errors",
     "report": "evaluation runs writers visualize files errors",
     "inspection": "arrays inference sketching config runs data visualize features metrics nets",
@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "sketching": "data features files errors",
     # whole models
     "systems": "config data nets losses metrics features errors",
-    "models": "systems config runs checkpoints files errors",
+    "models": "hub systems config runs checkpoints files errors",
+    "hub": "errors",
     # what talks to the disk, and to the devices
     "runs": "config files errors",
     "config": "losses nets errors",

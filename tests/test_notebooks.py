@@ -17,7 +17,7 @@ from inpaint_jax.features import pidinet
 from notebooks import execute
 
 # How many pictures each shows, widgets aside.
-PICTURES = {"01_quickstart": 3, "02_masks_and_data": 5, "03_temperatures": 7, "04_results": 5}
+PICTURES = {"01_quickstart": 4, "02_masks_and_data": 5, "03_temperatures": 7, "04_results": 5}
 
 
 def read(name):

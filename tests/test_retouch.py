@@ -90,7 +90,7 @@ def twins(width=192, height=128):
     one = load(1, width // 2, height)
     truth = np.concatenate([one, one], axis=1)
     hole = square(40, height, width, (0.5, 0.25))
-    smooth = np.where(hole[..., None], cv2.GaussianBlur(truth, (0, 0), 4), truth)
+    smooth = np.where(hole[..., None], cv2.GaussianBlur(truth, (0, 0), 3), truth)
     return truth, hole, smooth
 
 
@@ -109,6 +109,16 @@ def test_texture_comes_from_where_the_photo_is_alike():
     assert error(textured, truth, hole) < 0.5 * error(smooth, truth, hole)
     assert 0.8 < sharpness(textured, hole) / sharpness(truth, hole) < 1.2
     assert sharpness(smooth, hole) < 0.5 * sharpness(truth, hole)
+
+
+def test_detail_of_places_that_are_unlike_stays_away():
+    """Of grey grain nothing belongs into a hole that was filled white."""
+    grain = np.random.default_rng(0).integers(60, 140, (96, 96, 3), np.uint8)
+    hole = square(40, 96, 96)
+    for filled, trusted in ((100, True), (250, False)):
+        completed = np.where(hole[..., None], np.uint8(filled), grain)
+        textured = texture.add_texture(completed, hole, texture.match(completed, hole))
+        assert (sharpness(textured, square(20, 96, 96)) > 0.5 * sharpness(grain, hole)) == trusted
 
 
 def test_narrow_parts_are_left_to_the_network():

@@ -27,8 +27,9 @@ def run(values: flags.FlagValues) -> None:
         _, config, step = models.read_model(path)
         size, side = path.stat().st_size / 2**20, config["data"]["image_size"]
         print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {step} steps.")
-        for text in (models.summary(path), models.read_text(path, "terms")):
-            if text:
-                print(f"    {text}")
+        if summary := models.summary(path):
+            print(f"    {summary}")
+        if terms := models.read_text(path, "terms"):
+            print(f"    Terms: {terms}")
     for system, terms in models.importable_weights().items():
         print(f"inpaint-jax import --system={system}\n    {terms}")

@@ -3,10 +3,11 @@
 A network that learned by a distance fills the middle of a wide hole with the mean of what might be there, which is
 smooth. Its colours and outlines are right, so they say where in the photo to look: every patch of the hole attends to
 the known patch that is most like it (the paper's attention between patches at temperature 0, on pixels instead of
-features), and takes over what stands out there against its surroundings. Patches overlap; what they make is matched
-anew a few times, as in Wexler et al. 2007, "Space-time completion of video", and neighbours prefer to copy from
-neighbours. Large photos are matched at a reduced size, and the same patches then carry over what was lost by it, as in
-Yi et al. 2020, "Contextual residual aggregation for ultra high-resolution image inpainting".
+features), and takes over what stands out there against its surroundings, unless even that patch is too unlike. Patches
+overlap; what they make is matched anew a few times, as in Wexler et al. 2007, "Space-time completion of video", and
+neighbours prefer to copy from neighbours. Large photos are matched at a reduced size, and the same patches then carry
+over what was lost by it, as in Yi et al. 2020, "Contextual residual aggregation for ultra high-resolution image
+inpainting".
 """
 
 import dataclasses
@@ -25,6 +26,10 @@ _ROUNDS = 3
 _COHERENT = 0.7  # the cost of a patch that lies beside the neighbour's, relative to any other's
 _DETAIL = 0.3  # weight of detail in comparisons, where that of the smooth image is 1
 _MAX_GAIN = 1.6  # overlapping patches dampen each other
+# A patch is trusted up to this mismatch of the smooth images, relative to the detail nearby, and not from that one on:
+# on a glossy cup the grain of the table would be a scratch.
+_TRUSTED, _UNLIKE = 0.5, 1.0
+_NEARBY = 16  # standard deviation of what is nearby
 
 _NARROW = 5
 """Pixels: a part of a hole is left to the network if none of its pixels is further from a given one."""
@@ -37,12 +42,14 @@ class Matches:
     Attributes:
         corners: int [N, 2], row and column of the upper left pixels of the hole's patches.
         sources: int [N, 2], the same of the known patches.
+        trust: float32 [N], the share of its detail that comes from there, in [0, 1].
         side: of all patches, in pixels.
         blur: standard deviation in pixels: what is finer is detail.
     """
 
     corners: np.ndarray
     sources: np.ndarray
+    trust: np.ndarray
     side: int
     blur: float
 
@@ -53,7 +60,8 @@ class Matches:
         last = np.array(new) - side
         corners = np.clip(np.round(self.corners * factors).astype(int), 0, last)
         shifts = np.round((self.sources - self.corners) * factors).astype(int)
-        return Matches(corners, np.clip(corners + shifts, 0, last), side, self.blur * max(factors))
+        sources = np.clip(corners + shifts, 0, last)
+        return Matches(corners, sources, self.trust, side, self.blur * max(factors))
 
 
 def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
@@ -91,6 +99,7 @@ def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
     squares = np.sum(key_low**2, axis=1)
     low = _vectors(lows, corners, every=2)
     known = ~_patches(missing)[*corners.T].reshape(len(corners), -1)
+    nearby = _nearby(cells(np.abs(image - smooth).mean(axis=-1)), missing)[*(corners + _PATCH // 2).T]
     number = np.full((height, width), -1)
     number[*sources.T] = np.arange(len(sources))
     places = {(y, x): i for i, (y, x) in enumerate(corners.tolist())}
@@ -104,7 +113,9 @@ def match(completed: np.ndarray, hole: np.ndarray) -> Matches | None:
             rows = np.arange(first, min(first + 256, len(corners)))
             costs = np.maximum(query[rows] @ table + squares + own[rows, None], 0)
             _choose(chosen, rows, costs, corners, places, sources, number)
-        found = Matches(corners, sources[chosen], _PATCH, _BLUR).enlarged((height, width), hole.shape)
+        mismatch = np.sqrt(np.mean((low - key_low[chosen]) ** 2, axis=1)) / 2
+        trust = np.clip((_UNLIKE - mismatch / nearby) / (_UNLIKE - _TRUSTED), 0, 1)
+        found = Matches(corners, sources[chosen], trust, _PATCH, _BLUR).enlarged((height, width), hole.shape)
         if turn < _ROUNDS - 1:
             details = _brightness(cells(_details(image - smooth, hole, found)))
     return found
@@ -200,15 +211,15 @@ def _choose(
 
 
 def _details(details: np.ndarray, hole: np.ndarray, matches: Matches) -> np.ndarray:
-    """The details of an image, float32 [H, W, 3], with those of the sources in the hole; as strong as there."""
+    """The details of an image, float32 [H, W, 3], with those of trusted sources in the hole; as strong as there."""
     side = matches.side
     window = np.hanning(side + 2)[1:-1].astype(np.float32)
     window = (window[:, None] * window)[..., None]
     sums, power = np.zeros_like(details), np.zeros_like(details[..., :1])
     weights = np.zeros_like(power)
-    for (y, x), (row, column) in zip(matches.corners.tolist(), matches.sources.tolist()):
-        patch = details[row : row + side, column : column + side]
+    for (y, x), (row, column), trust in zip(matches.corners.tolist(), matches.sources.tolist(), matches.trust):
         here = np.s_[y : y + side, x : x + side]
+        patch = trust * details[row : row + side, column : column + side] + (1 - trust) * details[here]
         sums[here] += window * patch
         power[here] += window * np.sum(patch**2, axis=-1, keepdims=True)
         weights[here] += window
@@ -224,6 +235,13 @@ def _details(details: np.ndarray, hole: np.ndarray, matches: Matches) -> np.ndar
     wanted, given = around(power / weights), around(np.sum(mean**2, axis=-1, keepdims=True))
     gain = np.sqrt(wanted / np.maximum(given, 1e-12))
     return np.where(inside, mean * np.clip(gain, 1, _MAX_GAIN), details)
+
+
+def _nearby(amounts: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """The mean of what is known around each cell, [h, w], and a little more, so that it can divide."""
+    known = (~missing).astype(np.float32)
+    sums, weights = (cv2.GaussianBlur(x, (0, 0), _NEARBY) for x in (amounts * known, known))
+    return sums / np.maximum(weights, 1e-6) + 0.005
 
 
 def _patches(cells: np.ndarray) -> np.ndarray:
