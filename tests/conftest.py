@@ -37,6 +37,7 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # in 4 s instead of 11.
 if os.environ["JAX_PLATFORMS"] == "cpu":
     _QUICK = "--xla_backend_optimization_level=0 --xla_cpu_prefer_vector_width=128"
+    _QUICK += " --xla_cpu_parallel_codegen_split_count=1"
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
         _QUICK += " --xla_cpu_use_fusion_emitters=false"
     os.environ.setdefault("XLA_FLAGS", _QUICK)

@@ -152,10 +152,10 @@ def test_loops_and_convolutions_are_counted(counting):
 
 @pytest.mark.slow
 def test_ablation(tmp_path, photos):
-    """Two seeds, two steps: a row of both, of what evaluate.py and validation say of the same checkpoints."""
+    """A row of what evaluate.py and validation say of the same checkpoint."""
     command = [sys.executable, str(BENCHMARKS / "ablation.py"), "--variants=contextual", "--vgg-weights="]
     flags = [f"--train=folder:{photos}/train", f"--validation=folder:{photos}/val", f"--output={tmp_path / 'runs'}"]
-    tiny = ["--seeds=0,1", "--steps=2", "--size=32", "--width=4", "--batch-size=2"]
+    tiny = ["--seeds=1", "--steps=2", "--size=32", "--width=4", "--batch-size=2"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     for _ in range(2):  # the second time everything is there
         subprocess.run([*command, *flags, *tiny], env=environment, check=True, timeout=900)
@@ -163,15 +163,12 @@ def test_ablation(tmp_path, photos):
     evaluated = json.loads((tmp_path / "runs" / "metrics.json").read_text())["rows"]
     (row,) = result["rows"]
     assert row["changes"] == {"model.attention": "contextual"}
-    for seed in (0, 1):
-        run = f"contextual_{seed}"
-        (overall,) = (r for r in evaluated if (r["method"], r["bin"]) == (run, "all"))
-        assert row["psnr"][seed] == overall["psnr"]
-        lines = read_metrics(tmp_path / "runs" / run)
-        (best,) = (line for line in lines if line["step"] == row["step"][seed] and "validation/loss" in line)
-        assert best["validation/loss"] == min(line["validation/loss"] for line in lines if "validation/loss" in line)
-        assert row["hole_psnr"][seed] == best["validation/hole_psnr"]
-        assert row["temperatures"][seed] == pytest.approx([0.1])
+    (overall,) = (r for r in evaluated if (r["method"], r["bin"]) == ("contextual_1", "all"))
+    lines = read_metrics(tmp_path / "runs" / "contextual_1")
+    (best,) = (line for line in lines if line["step"] == row["step"][0] and "validation/loss" in line)
+    assert best["validation/loss"] == min(line["validation/loss"] for line in lines if "validation/loss" in line)
+    assert (row["psnr"], row["hole_psnr"]) == ([overall["psnr"]], [best["validation/hole_psnr"]])
+    assert row["temperatures"][0] == pytest.approx([0.1])
     assert Image.open(tmp_path / "runs" / "temperatures.png").format == "PNG"
     assert (tmp_path / "runs" / "table.md").read_text().count("\n") == 3
 
