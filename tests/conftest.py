@@ -171,6 +171,25 @@ def make_config(photos):
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_system_of_each_kind() -> Iterator[None]:
+    """Runs of this process whose systems would be equal share one, whose programs are then traced and loaded once."""
+    from inpaint_jax.training import loop
+
+    make, made = loop.make_system, {}
+
+    def make_once(config):
+        optimizer, train = config.optimizer, config.train
+        end = train.max_steps if optimizer.schedule == "cosine" else None
+        side = config.data.image_size
+        key = (config.system, config.dtype, config.seed, side, config.model, config.loss, optimizer, train.guesses, end)
+        return made[key] if key in made else made.setdefault(key, make(config))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "make_system", make_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_workdir(make_config, made_once) -> Path:
     """The workdir of a run of two steps."""

@@ -316,7 +316,7 @@ def test_a_run_starts_from_another_model(finished, make_config, tmp_path, export
         ends = ((tmp_path / "run", step), (finished, load_generator(finished)[1]))
         critics = [saved_state(run, at)["rest"]["discriminator"] for run, at in ends]
         jax.tree.map(np.testing.assert_array_equal, *critics)
-        larger = make_system(Config.read(make_config(data__image_size=48)))
+        larger = make_system(Config.read(make_config(data__image_size=128)))
         found = load_pretrained(finished, jax.eval_shape(larger.initial_state, jax.random.key(0)))
         assert set(found) == {"generator"}
         jax.tree.map(np.testing.assert_array_equal, found["generator"], trained)

@@ -8,6 +8,7 @@ thus holds all that happened before step k + 1, and its number is also the posit
 """
 
 import dataclasses
+import functools
 import logging
 import math
 import shlex
@@ -94,7 +95,8 @@ def train(
     plan = feed.plan_sketches(workdir)
     # rbg: the parameters are drawn by some hundred small programs, and threefry takes three times as long to compile.
     key = jax.random.key(config.seed, impl="rbg")
-    shapes = jax.eval_shape(system.initial_state, key)
+    programs = _Programs.of(system)
+    shapes = programs.start.eval_shape(key)
     pretrained = {}
     if config.train.init_from and not has_checkpoint(workdir):
         pretrained = load_pretrained(config.train.init_from, shapes)
@@ -113,10 +115,9 @@ def train(
         feed.steps_per_epoch,
         workdir,
     )
-    programs = _Programs.of(system)
     with Checkpoints(workdir) as checkpoints:
         if (restored := _restore(checkpoints, shapes, programs)) is None:
-            state, progress = jax.jit(system.initial_state, out_shardings=programs.everywhere)(key), Progress()
+            state, progress = programs.start(key), Progress()
             if pretrained:
                 state = dataclasses.replace(state, **devices.put_everywhere(pretrained, programs.mesh))
         else:
@@ -134,6 +135,7 @@ class _Programs:
     Attributes:
         mesh: of all devices.
         frozen: the system's parameters that are never trained, on all devices.
+        start: see `System.initial_state`.
         train: see `System.train_step`; it takes the memory of the state that it is given.
         validate: see `System.validation_step`.
         complete: see `System.complete`.
@@ -141,17 +143,20 @@ class _Programs:
 
     mesh: Mesh
     frozen: Any
+    start: Any
     train: Any
     validate: Any
     complete: Any
 
     @classmethod
+    @functools.lru_cache(maxsize=8)  # tracing a step takes seconds; tests give one system to many runs
     def of(cls, system: System) -> "_Programs":
         mesh = devices.data_mesh()
         everywhere = devices.replicated(mesh)
         return cls(
             mesh=mesh,
             frozen=devices.put_everywhere(system.frozen, mesh),
+            start=jax.jit(system.initial_state, out_shardings=everywhere),
             train=jax.jit(system.train_step, donate_argnums=0, out_shardings=everywhere),
             validate=jax.jit(system.validation_step, out_shardings=everywhere),
             complete=jax.jit(system.complete, out_shardings=everywhere),
