@@ -41,14 +41,18 @@ class FeatureExtractor:
         self._split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
         self._everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         self._params = jax.device_put(params, self._everywhere)
-        self._pool3 = jax.jit(lambda params, images: inception.pool3(params, images.astype(np.float32) / 255))
         self.checksum = checksum(params)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [B, H, W, 3] -> float32 [B, 2048]."""
         divides = len(images) % self._split.mesh.size == 0
         images = jax.device_put(images, self._split if divides else self._everywhere)
-        return np.asarray(self._pool3(self._params, images))
+        return np.asarray(_pool3(self._params, images))
+
+
+@jax.jit
+def _pool3(params: Any, images: jax.Array) -> jax.Array:
+    return inception.pool3(params, images.astype(np.float32) / 255)
 
 
 def checksum(tree: Any) -> str:
