@@ -1,5 +1,6 @@
 """Partial convolutions against the outputs of their PyTorch version, and one layer against loops."""
 
+import logging
 import runpy
 
 import jax
@@ -7,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from torch_files import write_zip
 
+from inpaint_jax.config import Config
+from inpaint_jax.features import vgg_pools, weights
 from inpaint_jax.nets.parconv import (
     STATISTICS,
     ParConvUNet,
@@ -17,7 +21,7 @@ from inpaint_jax.nets.parconv import (
     unstandardised,
     with_statistics,
 )
-from inpaint_jax.systems import parconv_weights
+from inpaint_jax.systems import make_system, parconv_weights
 
 TOLERANCE = 1e-4  # of the root mean square; float32 itself is up to 4e-5 of it away from float64
 
@@ -225,3 +229,85 @@ def test_what_does_not_fit_is_refused():
             ParConvUNet(2).init(jax.random.key(0), image, hole, **given)
     with pytest.raises(ValueError, match="mask must be"):
         ParConvUNet(2).init(jax.random.key(0), image, hole[0])
+
+
+def slow_terms(image, truth, hole, pools):
+    """The losses of one batch in numpy, of images less the mean colour: name -> mean."""
+    completed = np.where(hole[..., None], image, truth)
+    distance = np.abs(image - truth)
+
+    def distances(of):
+        pairs = [zip(pools(x), pools(truth)) for x in (image, completed)]
+        return sum(np.abs(of(a) - of(b)).mean() for pair in pairs for a, b in pair)
+
+    def gram(x):
+        flat = np.asarray(x, np.float64).reshape(len(x), -1, x.shape[-1])
+        return flat.transpose(0, 2, 1) @ flat / flat[0].size
+
+    steps = [np.abs(np.diff(completed, axis=axis)).mean() for axis in (1, 2)]
+    return {
+        "valid": (distance * ~hole[..., None]).mean(),
+        "hole": (distance * hole[..., None]).mean(),
+        "perceptual": distances(np.asarray),
+        "style": distances(gram),
+        "total_variation": sum(steps),
+    }
+
+
+@pytest.mark.slow
+def test_a_step_takes_the_published_losses_and_keeps_statistics(make_config, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    channels = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
+    vgg = {
+        f"features.{i}.weight": rng.normal(size=(d, c, 3, 3)) * (9 * c / 2) ** -0.5 for i, (c, d) in channels.items()
+    }
+    vgg |= {f"features.{i}.bias": np.zeros(d, np.float32) for i, (_, d) in channels.items()}
+    write_zip(tmp_path / "vgg.pth", vgg)
+    no_critic = {"model__discriminator_width": 64, "model__discriminator_features": 1024}
+    fields = {"system": "parconv", "model__width": 2, "loss__perceptual_weight": 0.05, **no_critic}
+    fields |= {"loss__vgg_weights": str(tmp_path / "vgg.pth"), "optimizer__generator_learning_rate": 3e-3}
+    system = make_system(Config.read(make_config(**fields)))
+    assert "These losses are off" not in caplog.text
+    state = start = jax.jit(system.initial_state)(jax.random.key(0))
+    batch = {"image": rng.integers(256, size=(2, 32, 32, 3), dtype=np.uint8), "mask": rng.random((2, 32, 32)) < 0.3}
+    step = jax.jit(system.train_step)
+    logs = []
+    for _ in range(10):
+        state, logged = step(state, batch, system.frozen)
+        logs.append(logged)
+
+    # By a slow version: what the first step logs, and the statistics that it leaves.
+    target = batch["image"] / np.float32(255)
+    run = jax.jit(lambda params: ParConvUNet(2).apply({"params": params}, target, batch["mask"], train=True))
+    image, truth = (np.asarray(standardised(x)) for x in (run(start.generator).refined, target))
+    pools = jax.jit(lambda x: vgg_pools.pools(system.frozen, x))
+    terms = slow_terms(image, truth, batch["mask"], pools)
+    for name, value in terms.items():
+        assert float(logs[0][f"loss/{name}"]) == pytest.approx(value, rel=1e-3), name
+    factors = {"valid": 1, "hole": 6, "perceptual": 0.05, "style": 120, "total_variation": 0.1}
+    total = sum(factors[name] * value for name, value in terms.items())
+    assert float(logs[0]["loss/generator"]) == pytest.approx(total, rel=1e-3)
+    assert logs[-1]["loss/generator"] < 0.9 * logs[0]["loss/generator"]
+    for layer in ("encoder_2", "decoder_2"):
+        means = state.generator[layer]["norm"]["mean"]
+        assert np.abs(means).max() > 1e-3
+        # The gradient of a statistic is zero, so that Adam keeps nothing of it.
+        moments = state.generator_optimizer[0].mu[layer]["norm"]
+        assert np.any(moments["scale"])
+        assert not np.any(moments["mean"])
+
+
+def test_losses_that_are_off_are_said(make_config, tmp_path, caplog, monkeypatch):
+    """Without a file, there is an error; nothing is left out in silence."""
+    monkeypatch.setenv("INPAINT_JAX_CACHE", str(tmp_path))
+    for variable in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # no network, on any machine
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    no_critic = {"model__discriminator_width": 64, "model__discriminator_features": 1024}
+    with pytest.raises(weights.WeightsUnavailable, match=r"vgg16-397923af\.pth from https://download\.pytorch\.org"):
+        make_system(Config.read(make_config(system="parconv", **no_critic)))
+    with caplog.at_level(logging.WARNING, "inpaint_jax"):
+        system = make_system(Config.read(make_config(system="parconv", loss__style_weight=0.0, **no_critic)))
+    assert system.frozen is None
+    assert "These losses are off, since their weights are 0: perceptual, style." in caplog.text
