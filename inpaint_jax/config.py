@@ -26,7 +26,8 @@ from inpaint_jax.nets.generator import OUTPUTS
 from inpaint_jax.nets.mhtma import KINDS
 from inpaint_jax.nets.temperature import ACTIVATIONS
 
-SYSTEMS = ("mhtma", "deepfillv2")
+SYSTEMS = ("mhtma", "deepfillv2", "parconv")
+_WITH_CRITIC = ("mhtma", "deepfillv2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Data:
     train: str | None = _field(None, "photos: folder:PATH, tfds:NAME[/CONFIG]:SPLIT or skimage:train")
     validation: str | None = _field(None, "likewise")
     test: str | None = _field(None, "likewise, for evaluate", free=True)
-    masks: str = _field("freeform", "or mixed (holes of all ratios), deepfillv2 (its own), or folder:PATH")
+    masks: str = _field("freeform", "or mixed (holes of all ratios), deepfillv2 (its own), random_walk, or folder:PATH")
     image_size: int = _field(256, "side of the images", at_least=16, at_most=2**14)
     resize: Literal["shortest", "stretch"] = _field(
         "shortest", "the shortest side to image_size, then crop; stretch resizes both sides (as the paper)"
@@ -141,7 +142,7 @@ class Model:
     discriminator: Literal["global_local", "patch"] = _field(
         "global_local", "the paper's, or one that judges every patch and is told the hole (SN-PatchGAN)", of=("mhtma",)
     )
-    discriminator_width: int = _field(64, "channels of its first layer", at_least=1, at_most=1024)
+    discriminator_width: int = _field(64, "channels of its first layer", at_least=1, at_most=1024, of=_WITH_CRITIC)
     discriminator_features: int = _field(
         1024, "of each branch of global_local", at_least=1, at_most=2**16, of=("mhtma",)
     )
@@ -156,14 +157,28 @@ class Loss:
         "over all pixels; by_area takes one mean over the hole and one over the known pixels; relative is the share of "
         "the fill's error inside the hole that is left (with model.output=image nothing then trains known pixels)",
         choices=L1,
+        of=_WITH_CRITIC,
     )
-    hole_weight: float = _field(6.0, "of the hole's mean, where the other's is 1; for by_area alone", at_least=0)
-    coarse_weight: float = _field(1.2, "lambda_1", at_least=0)
-    refined_weight: float = _field(1.0, "lambda_2", at_least=0)
+    hole_weight: float = _field(
+        6.0, "of the hole's L1 distance, where the other's is 1; for by_area, and for parconv", at_least=0
+    )
+    coarse_weight: float = _field(1.2, "lambda_1", at_least=0, of=_WITH_CRITIC)
+    refined_weight: float = _field(1.0, "lambda_2", at_least=0, of=_WITH_CRITIC)
     perceptual_weight: float = _field(
-        0.004, "lambda_p, of activations scaled by vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights", at_least=0
+        0.004,
+        "lambda_p, of activations scaled by vgg.PERCEPTUAL_SCALE; 0 needs no VGG weights (for parconv, of vgg_pools, "
+        "where 0.05 is published; 0 of style_weight, too, needs none)",
+        at_least=0,
     )
-    adversarial_weight: float = _field(0.01, "lambda_adv^G; 0 trains without the discriminator", at_least=0)
+    style_weight: float = _field(
+        120.0, "of the distance between the Gram matrices of VGG's activations", at_least=0, of=("parconv",)
+    )
+    total_variation_weight: float = _field(
+        0.1, "of the differences between neighbours in the completed image", at_least=0, of=("parconv",)
+    )
+    adversarial_weight: float = _field(
+        0.01, "lambda_adv^G; 0 trains without the discriminator", at_least=0, of=_WITH_CRITIC
+    )
     adversarial: str = _field(
         "hinge",
         "with spectral norms; wgan_gp has a gradient penalty instead (Table II)",
@@ -213,6 +228,11 @@ class Train:
         at_least=0,
         at_most=1,
         of=("mhtma",),
+    )
+    freeze_encoder_statistics: bool = _field(
+        False,
+        "for fine-tuning: batch normalisation in the encoder goes by the statistics of train.init_from, which stay",
+        of=("parconv",),
     )
     max_steps: int | None = _field(None, "no limit by default: early stopping ends the run", at_least=1, free=True)
     select_by: Literal["loss", "hole_l1", "last"] = _field(
@@ -341,7 +361,7 @@ def _check_together(config: Config) -> None:
         if not fits:
             raise UserError(sentence)
 
-    for group in ("model", "loss"):
+    for group in ("model", "loss", "train"):
         for field in dataclasses.fields(getattr(config, group)):
             systems = field.metadata["rule"].of
             demand(
@@ -378,6 +398,15 @@ def _check_together(config: Config) -> None:
         train.guesses == 0 or (model.output == "residual" and model.fill == "tension_spline" and not model.sketch),
         "config.train.guesses is for config.model.output=residual and config.model.fill=tension_spline, without "
         "sketches; set it to 0.",
+    )
+    demand(
+        bool(train.init_from) or not train.freeze_encoder_statistics,
+        "config.train.freeze_encoder_statistics is for fine-tuning; set config.train.init_from, or leave it out.",
+    )
+    demand(
+        config.system != "parconv" or config.batch_size > 1 or data.image_size > 128 or train.freeze_encoder_statistics,
+        "config.batch_size must be at least 2 with config.system=parconv and images of up to 128 pixels: batch "
+        "normalisation has a single value to go by otherwise.",
     )
     demand(data.zoom == 1 or not model.sketch, "config.data.zoom must be 1 with config.model.sketch.")
     for name in ("sketches", "validation_sketches"):

@@ -199,6 +199,44 @@ def gradient_penalty(gradient: Float[AnyArray, "B H W 3"], mask: Shaped[AnyArray
     return (norm - 1) ** 2
 
 
+def l1_within(
+    image: Float[AnyArray, "B H W 3"], target: Float[AnyArray, "B H W 3"], area: Shaped[AnyArray, "B H W"]
+) -> Float[Array, "B"]:
+    """The L1 distance where `area` is 1, as a mean over all pixels: L_hole and L_valid of Liu et al. 2018, eq. 2."""
+    return jnp.mean(area[..., None] * jnp.abs(image - target), axis=(1, 2, 3))
+
+
+def features_loss(
+    features: Sequence[Float[Array, "B _ _ _"]], target_features: Sequence[Float[Array, "B _ _ _"]]
+) -> Float[Array, "B"]:
+    """The L1 distances between features, summed over the layers: half of L_perceptual of Liu et al. 2018, eq. 3."""
+    pairs = zip(features, target_features, strict=True)
+    return functools.reduce(operator.add, [jnp.abs(one - other).mean(axis=(1, 2, 3)) for one, other in pairs])
+
+
+def style_loss(
+    features: Sequence[Float[Array, "B _ _ _"]], target_features: Sequence[Float[Array, "B _ _ _"]]
+) -> Float[Array, "B"]:
+    """The L1 distances between the Gram matrices of features, summed over the layers (Liu et al. 2018, eqs. 4, 5)."""
+    pairs = zip(features, target_features, strict=True)
+    distances = [jnp.abs(gram_matrix(one) - gram_matrix(other)).mean(axis=(1, 2)) for one, other in pairs]
+    return functools.reduce(operator.add, distances)
+
+
+def gram_matrix(features: Float[Array, "B H W C"]) -> Float[Array, "B C C"]:
+    """Inner products of the maps of all channels, divided by H W C."""
+    return jnp.einsum("bhwc,bhwd->bcd", features, features) / (features[0].size)
+
+
+def total_variation(image: Float[AnyArray, "B H W 3"]) -> Float[Array, "B"]:
+    """The mean distance between neighbours in a row, and that in a column, added: L_tv of Liu et al. 2018, eq. 6.
+
+    There, the sum is over the hole and what is next to it; as published in PyTorch, and here, over the whole image.
+    """
+    steps = (jnp.diff(jnp.asarray(image), axis=axis) for axis in (1, 2))
+    return functools.reduce(operator.add, [jnp.abs(step).mean(axis=(1, 2, 3)) for step in steps])
+
+
 def generator_objective(terms: Mapping[str, Float[AnyArray, "B"]], weights: LossWeights) -> Float[Array, "B"]:
     """L^G of eq. (6), the weighted sum of eqs. (2), (3) and (5).
 

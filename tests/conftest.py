@@ -182,7 +182,8 @@ def one_system_of_each_kind() -> Iterator[None]:
         optimizer, train = config.optimizer, config.train
         end = train.max_steps if optimizer.schedule == "cosine" else None
         side = config.data.image_size
-        key = (config.system, config.dtype, config.seed, side, config.model, config.loss, optimizer, train.guesses, end)
+        extra = (train.guesses, train.freeze_encoder_statistics, end)
+        key = (config.system, config.dtype, config.seed, side, config.model, config.loss, optimizer, *extra)
         return made[key] if key in made else made.setdefault(key, make(config))
 
     with pytest.MonkeyPatch.context() as patched:

@@ -85,7 +85,7 @@ ROWS = {
         ("--config.data.masks=folder:nowhere", "There is no folder 'nowhere'; correct the path"),
         ("--config.data.masks=folder:{empty}", "has no image files; put images there"),
         ("--config.data.masks=folder:{photos}?missing=red", "missing is white or black"),
-        ("--config.data.masks=nonsense", "write freeform, mixed, deepfillv2 or folder:PATH"),
+        ("--config.data.masks=nonsense", "write freeform, mixed, deepfillv2, random_walk or folder:PATH"),
         ("--config.loss.perceptual_weight=1 --config.loss.vgg_weights=nowhere.h5", "There is no file nowhere.h5"),
         ("--config.loss.perceptual_weight=1 --config.loss.vgg_weights={broken}/photo.png", "get it again from https"),
         ("--config.loss.perceptual_weight=1", "get that file on a machine with network and put it at"),
@@ -245,7 +245,7 @@ ROWS = {
         ("--weights={model}", "is no file of torch.save"),
         ("--weights={foreign}", "missing: conv1.conv.weight, conv1.conv.bias, "),
         ("--weights={tensor}", "holds no state_dict; give a checkpoint of DeepFillv2"),
-        ("--weights={foreign} --system=magic", "should be one of <deepfillv2>"),
+        ("--weights={foreign} --system=magic", "should be one of <deepfillv2|parconv>"),
     ],
     "report": [
         ("", "WORKDIR is missing"),

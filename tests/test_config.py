@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from configs import deepfillv2, places2
+from configs import deepfillv2, parconv, places2
 from inpaint_jax.config import Config, Loss, Optimizer, to_config_dict
 from inpaint_jax.errors import UserError
 from inpaint_jax.runs import check_workdir, claim_workdir
@@ -56,6 +56,33 @@ def test_the_published_recipe_of_deepfillv2():
         deepfillv2.get_config("sketch")
 
 
+def test_the_published_recipe_of_partial_convolutions():
+    config = parconv.get_config()
+    assert (config.name, config.system, config.model.width) == ("parconv", "parconv", 64)
+    data = config.data
+    assert (config.batch_size, data.image_size, data.masks, data.resize, data.flip) == (
+        16,
+        256,
+        "random_walk",
+        "stretch",
+        0.0,
+    )
+    loss = Config.read(config).loss
+    assert loss == Loss(perceptual_weight=0.05)
+    assert (loss.hole_weight, loss.style_weight, loss.total_variation_weight) == (6.0, 120.0, 0.1)
+    assert Config.read(config).optimizer == Optimizer(generator_learning_rate=2e-4, beta1=0.9, beta2=0.999)
+    assert config.train.max_steps == 500_000
+    paper, ours = parconv.get_config("paper"), places2.get_config()
+    assert paper.data.to_dict() == ours.data.to_dict()
+    assert (paper.name, paper.loss, paper.optimizer) == ("parconv_paper", config.loss, config.optimizer)
+    with pytest.raises(ValueError, match="There is no variant 'sketch'; leave it out, or take :paper"):
+        parconv.get_config("sketch")
+
+
+# Fields of the tests' config that a system without a discriminator does not take.
+NO_CRITIC = {"model__discriminator_width": 64, "model__discriminator_features": 1024}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -68,10 +95,28 @@ def test_the_published_recipe_of_deepfillv2():
         ({"optimizer__beta1": 2.0}, "config.optimizer.beta1 must be at least 0 and below 1, not 2.0."),
         ({"optimizer__generator_learning_rate": math.nan}, "config.optimizer.generator_learning_rate must be"),
         ({"batch_size": 0}, "config.batch_size must be at least 1, not 0."),
-        ({"system": "deepfillv3"}, "config.system must be mhtma or deepfillv2, not 'deepfillv3'."),
+        ({"system": "deepfillv3"}, "config.system must be mhtma or deepfillv2 or parconv, not 'deepfillv3'."),
         (
             {"system": "deepfillv2", "model__heads": 4},
             "config.model.heads is for config.system=mhtma; leave it out with config.system=deepfillv2.",
+        ),
+        ({"loss__style_weight": 1.0}, "config.loss.style_weight is for config.system=parconv; leave it out"),
+        (
+            {"system": "parconv"},
+            "config.model.discriminator_width is for config.system=mhtma or deepfillv2; leave it out with "
+            "config.system=parconv.",
+        ),
+        (
+            {"system": "parconv", "train__guesses": 0.5} | NO_CRITIC,
+            "config.train.guesses is for config.system=mhtma; leave it out",
+        ),
+        (
+            {"system": "parconv", "train__freeze_encoder_statistics": True} | NO_CRITIC,
+            "config.train.freeze_encoder_statistics is for fine-tuning; set config.train.init_from, or leave it out.",
+        ),
+        (
+            {"system": "parconv", "batch_size": 1} | NO_CRITIC,
+            "config.batch_size must be at least 2 with config.system=",
         ),
         ({"model__variant": "tf"}, "config.model.variant is for config.system=deepfillv2; leave it out"),
         ({"model__patch_size": 99}, "config.model.patch_size=99 does not fit into the attention's map of 8 x 8"),

@@ -35,8 +35,8 @@ def published(request, shared):
     return "tf" if request.param.endswith("tf") else "pt", state, arrays
 
 
-def run(weights, output):
-    return main(["import", "--system=deepfillv2", f"--weights={weights}", f"--output={output}"])
+def run(weights, output, system="deepfillv2"):
+    return main(["import", f"--system={system}", f"--weights={weights}", f"--output={output}"])
 
 
 def test_an_imported_file_fills_as_the_published_network_does(published, tmp_path):
@@ -82,6 +82,52 @@ def test_keys_that_are_missing_or_left_over_are_named(published, tmp_path, capsy
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith(f"inpaint-jax import: {tmp_path}/states.pth does not hold the weights of this network")
     assert f"missing: {removed}; extra: stage3.conv.weight; wrong shape: {misshapen} (5,) instead of" in said
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_partial_convolutions_fill_as_published(shared, tmp_path):
+    """A whole checkpoint, with the kernels of ones that its masks are counted by."""
+    folder = shared / "reference" / "compared"
+    if not (folder / "parconv.npz").is_file():
+        pytest.skip(f"no reference outputs at {folder}")
+    recipe = runpy.run_path(str(folder / "compared_systems_recipe.py"))
+    with np.load(folder / "parconv.npz") as file:
+        arrays = {
+            name: file[name] for name in ("keys_generator", "b/image_uint8", "b/mask_uint8", "b/composite_sample")
+        }
+    state = recipe["state"]("parconv", recipe["read_keys"](arrays["keys_generator"]))
+    write_zip(tmp_path / "1000000.pth", {"n_iter": 1_000_000, "model": state, "optimizer": {"state": {}}})
+    assert run(tmp_path / "1000000.pth", tmp_path / "model.safetensors", "parconv") == 0
+    assert "MIT licence, (c) 2018 Naoto Inoue" in models.read_terms(tmp_path / "model.safetensors")
+    inpainter = Inpainter.load(tmp_path / "model.safetensors")
+    assert (inpainter.name, inpainter.step, inpainter.config.system) == ("1000000", 1_000_000, "parconv")
+    assert not inpainter.is_smooth
+    image, mask = arrays["b/image_uint8"], arrays["b/mask_uint8"].astype(bool)
+    filled = inpainter(image, mask)
+    np.testing.assert_array_equal(filled[~mask], image[~mask])
+    # Theirs is CHW, less ImageNet's mean, divided by its standard deviation.
+    chosen = np.linspace(0, filled.size - 1, 4096).astype(np.int64)
+    channel = chosen // mask.size
+    theirs = arrays["b/composite_sample"] * np.array([0.229, 0.224, 0.225])[channel]
+    theirs = 255 * np.clip(theirs + np.array([0.485, 0.456, 0.406])[channel], 0, 1)
+    assert np.abs(filled.transpose(2, 0, 1).ravel()[chosen] - theirs).max() < 0.6
+    np.testing.assert_array_equal(Studio(inpainter, None).fill(image, mask, None, 256).pixels, filled)
+
+
+def test_keys_of_partial_convolutions_that_are_missing_or_left_over_are_named(tmp_path, capsys):
+    state = {"enc_1.conv.input_conv.weight": np.ones(5, np.float32), "enc_1.conv.mask_conv.weight": np.ones(5)}
+    state |= {"enc_2.bn.num_batches_tracked": np.array(3), "enc_8.bn.weight": np.ones(2, np.float32)}
+    write_zip(tmp_path / "1.pth", {"model": state})
+    assert run(tmp_path / "1.pth", tmp_path / "model.safetensors", "parconv") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "missing: dec_1.conv.input_conv.bias, dec_1.conv.input_conv.weight, dec_2.conv.input_conv.weight, " in said
+    assert (
+        "more; extra: enc_8.bn.weight; wrong shape: enc_1.conv.input_conv.weight (5,) instead of (64, 3, 7, 7)" in said
+    )
+    write_zip(tmp_path / "2.pth", np.ones(5, np.float32))
+    assert run(tmp_path / "2.pth", tmp_path / "model.safetensors", "parconv") == 2
+    assert "holds no state_dict; give a checkpoint of partial convolutions" in capsys.readouterr().err
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -152,3 +152,42 @@ def test_relative_loss_is_the_share_of_the_fills_error(images):
     np.testing.assert_allclose(losses.relative_loss(a, b, fill, mask), [1 / 3, 1 / 3, 0], rtol=1e-4)
     # A perfect fill: the error counts in grey levels.
     np.testing.assert_allclose(losses.relative_loss(b + 2 / 255, b, b, mask), [2, 2, 0], rtol=1e-3)
+
+
+def features_of(seed):
+    """What three layers may see of two images."""
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=(2, side, side + 1, side)), jnp.float32) for side in (8, 4, 2)]
+
+
+def test_losses_within_an_area_are_means_over_all_pixels(images):
+    a, b = images
+    mask = hole_of(1, 20, 48)
+    expected = [np.abs(a[i].astype(np.float64) - b[i])[mask[i]].sum() / a[i].size for i in range(3)]
+    np.testing.assert_allclose(losses.l1_within(a, b, mask.astype(np.float32)), expected, rtol=1e-5)
+
+
+def test_features_and_their_gram_matrices_are_compared_layer_by_layer():
+    a, b = features_of(0), features_of(1)
+    expected_features, expected_styles = np.zeros(2), np.zeros(2)
+    for one, other in zip(a, b):
+        for i in range(2):
+            maps = [np.asarray(x[i], np.float64) for x in (one, other)]
+            expected_features[i] += np.abs(maps[0] - maps[1]).mean()
+            grams = [np.zeros((x.shape[-1], x.shape[-1])) for x in maps]
+            for gram, x in zip(grams, maps):
+                for row in x:
+                    for pixel in row:
+                        gram += np.outer(pixel, pixel) / x.size
+            expected_styles[i] += np.abs(grams[0] - grams[1]).mean()
+    np.testing.assert_allclose(losses.features_loss(a, b), expected_features, rtol=1e-5)
+    np.testing.assert_allclose(losses.style_loss(a, b), expected_styles, rtol=1e-4)
+    np.testing.assert_array_equal(losses.style_loss(a, a), 0)
+
+
+def test_total_variation_is_the_mean_step_in_both_directions(images):
+    a, _ = images
+    for image, found in zip(a.astype(np.float64), losses.total_variation(a)):
+        across = [abs(image[i, j, c] - image[i, j + 1, c]) for i in range(8) for j in range(5) for c in range(3)]
+        down = [abs(image[i, j, c] - image[i + 1, j, c]) for i in range(7) for j in range(6) for c in range(3)]
+        assert float(found) == pytest.approx(np.mean(across) + np.mean(down), rel=1e-5)

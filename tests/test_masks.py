@@ -16,6 +16,7 @@ from inpaint_jax.data.masks import (
     local_crop_for,
     local_crop_side,
     open_masks,
+    random_walk_mask,
     read_mask,
     square_mask,
     training_mask,
@@ -172,6 +173,28 @@ def test_masks_of_deepfillv2_hold_a_box_of_its_sides():
     assert np.mean(more) > 0.9
 
 
+def test_random_walks_visit_what_walks_do_that_a_border_holds_back():
+    """The same shares of every place as of walks in a loop, by the law of large numbers."""
+
+    def slow(rng, side):
+        place, canvas = rng.integers(2 * side, size=2), np.zeros((2 * side, 2 * side), int)
+        for step in rng.integers(4, size=4 * side * side).tolist():
+            axis, sign = step // 2, 2 * (step % 2) - 1
+            place[axis] = min(max(place[axis] + sign, 0), 2 * side - 1)
+            canvas[place[0], place[1]] = 1
+        return canvas.reshape(side, 2, side, 2).sum(axis=(1, 3)) >= 2
+
+    expected = np.mean([slow(np.random.default_rng(seed), 8) for seed in range(1000)], axis=0)
+    drawn = [open_masks("random_walk", 8).draw(np.random.default_rng(seed)) for seed in range(4000)]
+    found = np.mean([mask for mask, _ in drawn], axis=0)
+    np.testing.assert_allclose(found, expected, atol=0.07)
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.01)
+    corner, middle = found[0, 0], found[4, 4]
+    assert corner < middle
+    assert all(mask[top : top + 4, left : left + 4].any() for mask, (top, left) in drawn)
+    assert random_walk_mask(np.random.default_rng(0), 32, 48).shape == (32, 48)
+
+
 @pytest.mark.parametrize("size", [16, 96])
 def test_mixed_masks_are_fixed_by_rng(size):
     source = open_masks("mixed", size)
@@ -233,7 +256,7 @@ def test_unreadable_mask_is_an_error(tmp_path):
 def test_open_masks_by_name(tmp_path):
     assert open_masks("freeform", 96) == FreeFormMasks(96)
     assert open_masks("freeform", 96).draw(np.random.default_rng(0)).mask.shape == (96, 96)
-    with pytest.raises(ValueError, match="freeform, mixed, deepfillv2 or folder:PATH"):
+    with pytest.raises(ValueError, match="freeform, mixed, deepfillv2, random_walk or folder:PATH"):
         open_masks("irregular", 96)
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_masks(f"folder:{tmp_path}/gone", 96)

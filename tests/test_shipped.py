@@ -42,7 +42,7 @@ def test_the_command_lists_them_and_prints_their_cards(capsys):
         assert capsys.readouterr().out.rstrip() == (REPOSITORY / "docs" / f"{name}.md").read_text().rstrip()
         assert f"{name}: " in listed
     assert listed.count("dB") >= len(models.shipped_models())
-    assert "inpaint-jax import --system=deepfillv2\n" in listed
+    assert all(f"inpaint-jax import --system={system}\n" in listed for system in ("deepfillv2", "parconv"))
 
 
 @pytest.mark.parametrize("ratio", [(0.1, 0.2), (0.3, 0.4)])

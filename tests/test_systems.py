@@ -25,6 +25,13 @@ FIELDS = {
         "optimizer__beta2": 0.999,
         "model__discriminator_features": 1024,
     },
+    "parconv": {
+        "data__masks": "random_walk",
+        "loss__style_weight": 0.0,
+        "optimizer__ema_decay": 0.9,
+        "model__discriminator_width": 64,
+        "model__discriminator_features": 1024,
+    },
 }
 
 

@@ -11,7 +11,7 @@ REQUIRED = ("system", "weights", "output")
 
 def define(values: flags.FlagValues) -> None:
     """The flags."""
-    flags.DEFINE_enum("system", None, ["deepfillv2"], "What the weights are of.", flag_values=values)
+    flags.DEFINE_enum("system", None, ["deepfillv2", "parconv"], "What the weights are of.", flag_values=values)
     flags.DEFINE_string("weights", None, "The file to read.", flag_values=values)
     flags.DEFINE_string("output", None, "The file to write, NAME.safetensors.", flag_values=values)
 

@@ -139,6 +139,30 @@ def free_form_mask_of_ratio(rng: np.random.Generator, height: int, width: int, l
     )
 
 
+def random_walk_mask(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draws what a random walk visits, as the PyTorch version of partial convolutions trains with.
+
+    It starts anywhere on a canvas of twice the size, whose border holds it back, and makes as many steps as the canvas
+    has pixels: up, down, left or right. A pixel of the mask is missing if half of its four on the canvas are.
+
+    Args:
+      rng: source of randomness.
+      height: of the mask.
+      width: of the mask.
+
+    Returns:
+      bool [height, width], True = missing.
+    """
+    sides = np.array([2 * height, 2 * width])
+    steps = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])[rng.integers(4, size=sides.prod())]
+    # A walk that stays where a step would leave the canvas is a free one on a canvas that is mirrored at its borders.
+    free = (rng.integers(sides) + np.cumsum(steps, axis=0)) % (2 * sides)
+    rows, columns = np.minimum(free, 2 * sides - 1 - free).T
+    canvas = np.zeros(sides, np.uint8)
+    canvas[rows, columns] = 1
+    return canvas.reshape(height, 2, width, 2).sum(axis=(1, 3)) >= 2
+
+
 def square_mask(
     rng: np.random.Generator, height: int, width: int, fraction: float = SQUARE_FRACTION
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
@@ -288,6 +312,18 @@ class DeepFillV2Masks:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomWalkMasks:
+    """Holes of the PyTorch version of partial convolutions."""
+
+    size: int
+
+    def draw(self, rng: np.random.Generator, index: int | None = None) -> Mask:
+        """Draws a mask of size x size; `index` makes no difference."""
+        mask = random_walk_mask(rng, self.size, self.size)
+        return Mask(mask, local_crop_for(rng, mask, local_crop_side(*mask.shape)))
+
+
+@dataclasses.dataclass(frozen=True)
 class FolderMasks:
     """Masks from the image files of a folder, brought to size x size by taking nearest pixels."""
 
@@ -313,7 +349,7 @@ class FolderMasks:
 
 
 def open_masks(spec: str, size: int) -> MaskSource:
-    """Opens what `config.data.masks` names: `freeform`, `mixed`, `deepfillv2`, or `folder:PATH`.
+    """Opens what `config.data.masks` names: `freeform`, `mixed`, `deepfillv2`, `random_walk`, or `folder:PATH`.
 
     A folder takes the options `?list=FILE`, as for photos, and `?missing=black` for files in which black marks the
     hole; both are joined by &.
@@ -322,12 +358,17 @@ def open_masks(spec: str, size: int) -> MaskSource:
       UserError: an unknown spec or option, or no image file in the folder.
       MissingFile: no such folder.
     """
-    drawn = {"freeform": FreeFormMasks, "mixed": MixedMasks, "deepfillv2": DeepFillV2Masks}
+    drawn = {
+        "freeform": FreeFormMasks,
+        "mixed": MixedMasks,
+        "deepfillv2": DeepFillV2Masks,
+        "random_walk": RandomWalkMasks,
+    }
     if spec in drawn:
         return drawn[spec](size)
     if spec.startswith("folder:"):
         return open_folder_masks(spec, size)
-    raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed, deepfillv2 or folder:PATH.")
+    raise UserError(f"Masks {spec!r} are unknown; write freeform, mixed, deepfillv2, random_walk or folder:PATH.")
 
 
 def open_folder_masks(spec: str, size: int) -> FolderMasks:

@@ -85,7 +85,8 @@ class Inpainter:
         name: of the config.
         image_size: side of the images that the generator was trained on.
         guided: whether it takes sketches.
-        is_smooth: whether it was trained without a critic, so that the middle of wide holes lacks texture.
+        is_smooth: whether it was trained without a critic or a loss of style, so that the middle of wide holes lacks
+            texture.
         fills_wide_holes: whether `predict` heeds `wide`.
         needs_sketch: whether it was never trained without one (config.data.sketch_dropout 0, as in the paper), so that
             it is not run without one either.
@@ -98,7 +99,8 @@ class Inpainter:
         self.name = config.name
         self.image_size = config.data.image_size
         self.guided = config.model.sketch
-        self.is_smooth = config.loss.adversarial_weight == 0
+        loss = config.loss
+        self.is_smooth = (loss.style_weight if config.system == "parconv" else loss.adversarial_weight) == 0
         self.fills_wide_holes = config.train.guesses > 0
         self.needs_sketch = self.guided and config.data.sketch_dropout == 0
         self.generator = make_generator(config)

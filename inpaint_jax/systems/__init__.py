@@ -15,6 +15,7 @@ from inpaint_jax.systems.state import TrainState
 if TYPE_CHECKING:
     from inpaint_jax.nets.deepfillv2 import DeepFillV2
     from inpaint_jax.nets.generator import Generator
+    from inpaint_jax.nets.parconv import ParConvUNet
 
 Batch = dict[str, jax.Array]
 """image uint8 [B, H, W, 3]; mask [B, H, W], 1 = missing; crop int [B, 2], the corner of a discriminator's local crop;
@@ -60,7 +61,7 @@ def make_system(config: Config) -> System:
     return _module(config).make_system(config)
 
 
-def make_generator(config: Config) -> "Generator | DeepFillV2":
+def make_generator(config: Config) -> "Generator | DeepFillV2 | ParConvUNet":
     """The generator of a config's system: called as `Generator` is, it gives `GeneratorOutputs`."""
     return _module(config).make_generator(config)
 
@@ -113,13 +114,13 @@ def check_params(config: Config, params: Any, where: str | Path) -> None:
 
 def _readers() -> dict[str, ModuleType]:
     """The files that know the weights that were published for a system."""
-    from inpaint_jax.systems import deepfillv2_weights
+    from inpaint_jax.systems import deepfillv2_weights, parconv_weights
 
-    return {"deepfillv2": deepfillv2_weights}
+    return {"deepfillv2": deepfillv2_weights, "parconv": parconv_weights}
 
 
 def _module(config: Config) -> ModuleType:
     """The file of a system."""
-    from inpaint_jax.systems import deepfillv2, mhtma
+    from inpaint_jax.systems import deepfillv2, mhtma, parconv
 
-    return {"mhtma": mhtma, "deepfillv2": deepfillv2}[config.system]
+    return {"mhtma": mhtma, "deepfillv2": deepfillv2, "parconv": parconv}[config.system]

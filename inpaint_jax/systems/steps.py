@@ -53,7 +53,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch, vgg_params: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        target = _to_float(batch["image"])
+        target = to_float(batch["image"])
         guess = None
         if guesses:
             # The kind of key is named because its numbers do not depend on how the batch lies over devices.
@@ -116,33 +116,51 @@ def make_validation_step(
     """
 
     def validation_step(params: Any, batch: Batch, vgg_params: Any) -> dict[str, tuple[jax.Array, jax.Array]]:
-        target = _to_float(batch["image"])
+        target = to_float(batch["image"])
         outputs = _generate(generator, params, target, batch)
         terms = _reconstruction_terms(outputs, target, batch["mask"], vgg_params, weights)
-        per_image = {f"loss/{name}": value for name, value in terms.items()}
-        per_image["loss"] = losses.generator_objective(terms, weights)
-        per_image["mae"] = metrics.mean_absolute_error(outputs.completed, target)
-        per_image["psnr"] = metrics.psnr(outputs.completed, target)
-        per_image["hole_l1"] = losses.hole_l1(outputs.refined, target, batch["mask"])
-        per_image["hole_psnr"] = metrics.hole_psnr(outputs.refined, target, batch["mask"])
-        per_image["hole_psnr_coarse"] = metrics.hole_psnr(outputs.coarse, target, batch["mask"])
-        # What a model has to beat: the fill that it starts from, and the mean colour of the pixels that it is given.
-        fills = {"fill": outputs.filled, "mean_fill": _mean_known_colour(target, batch["mask"])}
-        for name, image in fills.items():
-            per_image[f"hole_psnr_{name}"] = metrics.hole_psnr(image, target, batch["mask"])
-        for i in range(outputs.temperatures.shape[-1]):
-            per_image[f"temperature/head_{i}"] = outputs.temperatures[:, i]
-        counted = batch["weight"] > 0
-        # PSNR is infinite or undefined where nothing is missing, as in an empty mask of a folder.
-        with_hole = counted & (batch["mask"] > 0.5).any(axis=(1, 2))
-        sums = {}
-        for name, value in per_image.items():
-            counts = with_hole if "psnr" in name or name == "hole_l1" else counted
-            # where, not a product: what is left out may be inf.
-            sums[name] = (jnp.sum(jnp.where(counts, value, 0.0)), jnp.sum(counts))
-        return sums
+        return sum_scores(outputs, target, batch, terms, losses.generator_objective(terms, weights))
 
     return validation_step
+
+
+def sum_scores(
+    outputs: GeneratorOutputs, target: jax.Array, batch: Batch, terms: dict[str, jax.Array], loss: jax.Array
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """What validation says of a batch.
+
+    Args:
+        outputs: of the generator.
+        target: the photos, [B, H, W, 3] in [0, 1].
+        batch: of validation: mask [B, H, W], and weight [B], 0 for padding.
+        terms: of the loss, each [B].
+        loss: their weighted sum, [B].
+
+    Returns:
+        name -> (sum, count).
+    """
+    per_image = {f"loss/{name}": value for name, value in terms.items()}
+    per_image["loss"] = loss
+    per_image["mae"] = metrics.mean_absolute_error(outputs.completed, target)
+    per_image["psnr"] = metrics.psnr(outputs.completed, target)
+    per_image["hole_l1"] = losses.hole_l1(outputs.refined, target, batch["mask"])
+    per_image["hole_psnr"] = metrics.hole_psnr(outputs.refined, target, batch["mask"])
+    per_image["hole_psnr_coarse"] = metrics.hole_psnr(outputs.coarse, target, batch["mask"])
+    # What a model has to beat: the fill that it starts from, and the mean colour of the pixels that it is given.
+    fills = {"fill": outputs.filled, "mean_fill": _mean_known_colour(target, batch["mask"])}
+    for name, image in fills.items():
+        per_image[f"hole_psnr_{name}"] = metrics.hole_psnr(image, target, batch["mask"])
+    for i in range(outputs.temperatures.shape[-1]):
+        per_image[f"temperature/head_{i}"] = outputs.temperatures[:, i]
+    counted = batch["weight"] > 0
+    # PSNR is infinite or undefined where nothing is missing, as in an empty mask of a folder.
+    with_hole = counted & (batch["mask"] > 0.5).any(axis=(1, 2))
+    sums = {}
+    for name, value in per_image.items():
+        counts = with_hole if "psnr" in name or name == "hole_l1" else counted
+        # where, not a product: what is left out may be inf.
+        sums[name] = (jnp.sum(jnp.where(counts, value, 0.0)), jnp.sum(counts))
+    return sums
 
 
 def _reconstruction_terms(
@@ -186,7 +204,7 @@ def _guess(
     return jnp.where(use, enlarge(outputs.completed, *mask.shape[1:]), 0.5)
 
 
-def _to_float(image: jax.Array) -> jax.Array:
+def to_float(image: jax.Array) -> jax.Array:
     """uint8 0..255 -> float32 [0, 1]; images travel to the device as bytes."""
     return image.astype(jnp.float32) / 255
 
