@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from inpaint_jax.config import Config, Model
-from inpaint_jax.features import torch_file
-from inpaint_jax.features.weights import WeightsInvalid, check_tree
+from inpaint_jax.features.weights import check_tree
 from inpaint_jax.nets.deepfillv2 import DeepFillV2
+from inpaint_jax.systems import published
 
 TERMS = (
     "Imported weights. Those that were published with DeepFillv2 are for education and research only (CC BY-NC 4.0); "
@@ -83,24 +81,19 @@ def read(path: str | Path) -> tuple[Config, Any, int]:
         MissingFile: there is no such file.
         WeightsInvalid: it is damaged, holds other things than a state_dict does, or lacks keys or has others.
     """
-    saved = torch_file.read(path)
-    state = saved.get("G", saved) if isinstance(saved, Mapping) else saved
-    if not isinstance(state, Mapping):
-        raise WeightsInvalid(f"{path} holds no state_dict; give a checkpoint of DeepFillv2.")
-    state = {name: tensor for name, tensor in state.items() if name != _CONSTANT}
-    variant = "pt" if any(str(name).startswith("stage1.") for name in state) else "tf"
-    shapes = _shapes(variant)
+    state, steps = published.read_state(path, "G", "DeepFillv2")
+    state.pop(_CONSTANT, None)
+    variant = "pt" if any(name.startswith("stage1.") for name in state) else "tf"
+    shapes = published.torch_shapes(DeepFillV2(variant=variant), 32)
     check_tree(state, {theirs: shapes[ours] for ours, theirs in _names(variant).items()}, path)
-    config = dataclasses.replace(
-        Config(), name=Path(path).stem, system="deepfillv2", model=dataclasses.replace(Model(), variant=variant)
-    )
-    steps = saved.get("n_iter")
-    return config, to_params(state, variant), steps if isinstance(steps, int) else 0
+    model = dataclasses.replace(Model(), variant=variant)
+    config = dataclasses.replace(Config(), name=Path(path).stem, system="deepfillv2", model=model)
+    return config, to_params(state, variant), steps
 
 
 def to_params(state: Mapping[str, np.ndarray], variant: str) -> dict[str, Any]:
     """The parameters of a generator's state_dict, float32."""
-    params = {ours: _ours(state[theirs]) for ours, theirs in _names(variant).items()}
+    params = {ours: published.from_torch(state[theirs]) for ours, theirs in _names(variant).items()}
     return unflatten_dict(params, sep="/")
 
 
@@ -110,18 +103,3 @@ def _names(variant: str) -> dict[str, str]:
     rows = [row.split() for row in _LAYERS.split("\n") if row]
     kinds = {"kernel": "weight", "bias": "bias"}
     return {f"{row[0]}/{ours}": f"{row[column]}.conv.{theirs}" for row in rows for ours, theirs in kinds.items()}
-
-
-def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
-    """Name in our tree -> shape in the files."""
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    mask = jax.ShapeDtypeStruct((1, 32, 32), jnp.float32)
-    init = DeepFillV2(variant=variant).init
-    params = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0), image, mask)["params"]
-    shapes: dict[str, Any] = flatten_dict(jax.tree.map(np.shape, params), sep="/")
-    return {name: (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape for name, shape in shapes.items()}
-
-
-def _ours(tensor: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO, float32."""
-    return np.asarray(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32)

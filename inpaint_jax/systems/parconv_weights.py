@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from inpaint_jax.config import Config, Model
-from inpaint_jax.features import torch_file
-from inpaint_jax.features.weights import WeightsInvalid, check_tree
+from inpaint_jax.features.weights import check_tree
 from inpaint_jax.nets.parconv import ParConvUNet
+from inpaint_jax.systems import published
 
 TERMS = (
     "Imported weights. The repository that published such weights is under the MIT licence, (c) 2018 Naoto Inoue; they "
@@ -43,43 +41,28 @@ def read(path: str | Path) -> tuple[Config, Any, int]:
         MissingFile: there is no such file.
         WeightsInvalid: it is damaged, holds other things than a state_dict does, or lacks keys or has others.
     """
-    saved = torch_file.read(path)
-    state = saved.get("model", saved) if isinstance(saved, Mapping) else saved
-    if not isinstance(state, Mapping):
-        raise WeightsInvalid(f"{path} holds no state_dict; give a checkpoint of partial convolutions.")
-    state = {name: tensor for name, tensor in state.items() if not str(name).endswith(_IDLE)}
-    names = _names()
-    check_tree(state, {theirs: shape for _, theirs, shape in names}, path)
+    state, steps = published.read_state(path, "model", "partial convolutions")
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(_IDLE)}
+    shapes = published.torch_shapes(ParConvUNet(_WIDTH), 128)
+    check_tree(state, {_theirs(ours): shape for ours, shape in shapes.items()}, path)
     model = dataclasses.replace(Model(), width=_WIDTH)
     config = dataclasses.replace(Config(), name=Path(path).stem, system="parconv", model=model)
-    steps = saved.get("n_iter")
-    return config, to_params(state), steps if isinstance(steps, int) else 0
+    return config, to_params(state), steps
 
 
 def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The parameters of a generator's state_dict, float32."""
-    return unflatten_dict({ours: _ours(state[theirs]) for ours, theirs, _ in _names()}, sep="/")
+    """The parameters of a generator's state_dict, float32; see `nets.parconv.PartialConv` for the windows."""
+    params = {
+        ours: published.from_torch(state[_theirs(ours)]) for ours in published.torch_shapes(ParConvUNet(_WIDTH), 128)
+    }
+    windows = {ours: np.float32(np.prod(array.shape[:3])) if array.ndim == 4 else 1 for ours, array in params.items()}
+    return unflatten_dict({ours: array / windows[ours] for ours, array in params.items()}, sep="/")
 
 
-def _names() -> list[tuple[str, str, tuple[int, ...]]]:
-    """Of every array: its name in our tree, its name in the files, and its shape there."""
-    image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
-    mask = jax.ShapeDtypeStruct((1, 128, 128), jnp.float32)
-    params = jax.eval_shape(ParConvUNet(_WIDTH).init, jax.eval_shape(jax.random.key, 0), image, mask)["params"]
-    shapes: dict[str, Any] = flatten_dict(jax.tree.map(np.shape, params), sep="/")
-    names = []
-    for ours, shape in shapes.items():
-        layer, *module, leaf = ours.split("/")
-        theirs = layer.replace("encoder", "enc").replace("decoder", "dec")
-        theirs += f".bn.{_LEAVES[leaf]}" if module == ["norm"] else ".conv.input_conv."
-        if module != ["norm"]:
-            theirs += {"kernel": "weight", "bias": "bias"}[leaf]
-        names.append((ours, theirs, (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape))
-    return names
-
-
-def _ours(tensor: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO, float32; a kernel divided by its window's size, see `nets.parconv.PartialConv`."""
-    if tensor.ndim != 4:
-        return np.asarray(tensor, np.float32)
-    return np.asarray(tensor.transpose(2, 3, 1, 0), np.float32) / np.float32(np.prod(tensor.shape[1:]))
+def _theirs(ours: str) -> str:
+    """The name of an array in the files."""
+    layer, *module, leaf = ours.split("/")
+    layer = layer.replace("encoder", "enc").replace("decoder", "dec")
+    if module == ["norm"]:
+        return f"{layer}.bn.{_LEAVES[leaf]}"
+    return f"{layer}.conv.input_conv.{'weight' if leaf == 'kernel' else leaf}"
