@@ -56,6 +56,7 @@ function tell(text, seconds = "") {
 
 function complain(sentence) {
   at("error").textContent = sentence;
+  if (sentence) tell("");
 }
 
 function lock() {
