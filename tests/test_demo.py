@@ -386,7 +386,7 @@ def test_transparent_part_is_the_hole(guided, photo):
     pixels = np.dstack([np.asarray(Image.open(photo)), 255 - square(200, 300)])
     seen = requests.post(f"{guided}/api/photo", files={"photo": ("cut.png", png(pixels))}, timeout=30).json()
     assert (seen["width"], seen["height"]) == (300, 200)
-    hole = np.asarray(Image.open(io.BytesIO(base64.b64decode(seen["hole"]))))
+    hole = np.asarray(Image.open(io.BytesIO(base64.b64decode(seen["hole"]))).convert("L"))
     np.testing.assert_array_equal(hole, square(200, 300))
 
 

@@ -335,6 +335,7 @@ def test_masks_are_read_or_refused(address):
     assert send(b"no picture")["error"].startswith("hole.jpg is no photo that can be read here")
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_a_fill(tiny_workdir, wires):
     command = [sys.executable, "-m", "inpaint_jax.demo", "--port=0", f"--checkpoint={tiny_workdir}"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
