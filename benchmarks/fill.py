@@ -16,11 +16,10 @@ import numpy as np
 from hardware import describe, describe_devices
 from timing import alternate, format_seconds, summarise
 
-from inpaint_jax import metrics
+from inpaint_jax import classical, metrics
 from inpaint_jax.data.images import resize_and_crop
 from inpaint_jax.data.masks import BINS, free_form_mask_of_ratio
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.evaluation import classical
 from inpaint_jax.nets.fill import tension_spline
 from inpaint_jax.nets.generator import Generator
 

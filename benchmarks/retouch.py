@@ -20,11 +20,10 @@ import numpy as np
 from hardware import describe, describe_devices, host_memory_peak
 from tqdm import tqdm
 
-from inpaint_jax import metrics
+from inpaint_jax import classical, metrics
 from inpaint_jax.data.images import resize_and_crop
 from inpaint_jax.data.masks import open_masks
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.evaluation import classical
 from inpaint_jax.inference import texture
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.retouching import retouch, touched

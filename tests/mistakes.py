@@ -206,6 +206,8 @@ ROWS = {
         ("--mask={mask} --step=1.5", "a whole number is wanted"),
         ("--mask={mask} --checkpoint={run} --step=77", "has no checkpoint of step 77; it has"),
         ("--mask={mask} --invert_mask=perhaps", "true or false is wanted"),
+        ("--mask={mask} --grow=much", "--grow is auto or a number of pixels, not 'much'"),
+        ("--mask={mask} --method=telea", "leave out --checkpoint, or --method"),
         ("--mask={mask} stray", "Flags are written --name=value"),
         *((f"--mask={{mask}} --checkpoint={{{name}}}", said) for name, said in DAMAGED.items() if name != "file_step"),
         ("--mask={mask} --step=77", DAMAGED["file_step"]),

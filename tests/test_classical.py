@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import skimage
 
+from inpaint_jax import classical
 from inpaint_jax.data.masks import training_mask
-from inpaint_jax.evaluation import classical
 
 
 @pytest.fixture(scope="module")

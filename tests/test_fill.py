@@ -9,9 +9,9 @@ import scipy.sparse as sparse
 import skimage
 from scipy.sparse.linalg import splu
 
+from inpaint_jax import classical
 from inpaint_jax.data.masks import BINS, free_form_mask_of_ratio
 from inpaint_jax.data.sources import open_source
-from inpaint_jax.evaluation import classical
 from inpaint_jax.nets.fill import FILLS, HOLE_COLOUR, constant, tension_spline
 
 STIFFNESS = 4.0

@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inpaint_jax.classical import mean_fill
 from inpaint_jax.data.sources import open_source
 from inpaint_jax.demo.studio import Studio
+from inpaint_jax.errors import UserError
 from inpaint_jax.evaluation.methods import Methods
 from inpaint_jax.inference import files, texture
+from inpaint_jax.inference.growing import auto_growth
+from inpaint_jax.inference.growing import grow as grow_hole
 from inpaint_jax.inference.inpainter import Inpainter, is_wide
-from inpaint_jax.inference.retouching import retouch
+from inpaint_jax.inference.retouching import Stopped, retouch
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +233,68 @@ def test_any_size_and_any_hole(inpainter, shape):
         made = retouch(inpainter, scene, hole, side=64)
         np.testing.assert_array_equal(made.pixels[~hole], scene[~hole])
     retouch(inpainter, scene, np.ones(shape, bool), side=64)
+
+
+def test_it_stops_between_windows():
+    photo, wire = load(1, 600, 400), np.zeros((400, 600), bool)
+    wire[200:204] = True
+    asked = []
+    retouch("telea", photo, wire, side=64, stop=lambda: asked.append(0))
+    assert len(asked) > 10
+    asked.clear()
+    with pytest.raises(Stopped):
+        retouch("telea", photo, wire, side=64, stop=lambda: asked.append(0) or len(asked) == 3)
+    assert len(asked) == 3
+
+
+def test_a_classical_method_in_the_place_of_the_model(inpainter, photo, tmp_path):
+    """In a window it is OpenCV's own; a larger hole is filled at a reduced size. Command and page do the same."""
+    hole = square(20, centre=(0.4, 0.6))
+    given = mean_fill(photo, hole)
+    expected = cv2.inpaint(given, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    np.testing.assert_array_equal(retouch("telea", photo, hole).pixels, expected)
+    np.testing.assert_array_equal(retouch("telea", photo, hole, side=100).pixels, expected)
+    large = retouch("telea", photo, square(90), side=100)
+    assert max(large.worked_at[0]) == 100
+    np.testing.assert_array_equal(large.pixels[~square(90)], photo[~square(90)])
+
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(hole).save(tmp_path / "hole.png")
+    for plain, grow in ((False, 0), (True, 2), (False, "auto")):
+        rules = files.HoleRules(method="telea", plain=plain, grow=grow)
+        files.inpaint_files("unused", tmp_path / "photo.png", tmp_path / "out.png", tmp_path / "hole.png", rules=rules)
+        made = np.asarray(Image.open(tmp_path / "out.png"))
+        grown = grow_hole(hole, grow)
+        given = mean_fill(photo, grown)
+        np.testing.assert_array_equal(made, cv2.inpaint(given, grown.astype(np.uint8), 3, cv2.INPAINT_TELEA))
+    studio = Studio(inpainter, None)
+    page = studio.fill(photo, hole, None, 512, method="telea", growing=True)
+    np.testing.assert_array_equal(page.pixels, made)
+    assert page.grown == auto_growth(photo.shape[:2])
+    with pytest.raises(UserError, match="takes no sketch"):
+        files.inpaint_files("", tmp_path / "photo.png", tmp_path / "out.png", sketch=tmp_path / "hole.png", rules=rules)
+    with pytest.raises(UserError, match="There is no method 'magic' here; choose of telea, navier_stokes"):
+        studio.fill(photo, hole, None, 512, method="magic")
+
+
+@pytest.mark.parametrize("shape", [(60, 81), (64, 64)])
+def test_holes_grow_by_a_distance(shape):
+    hole = np.zeros(shape, bool)
+    hole[20:30, 15:40] = hole[50, 3] = True
+    y, x = np.indices(shape)
+    near = np.stack([(y - a) ** 2 + (x - b) ** 2 for a, b in np.argwhere(hole)]).min(axis=0)
+    for pixels in (0, 1, 2, 5):
+        np.testing.assert_array_equal(grow_hole(hole, pixels), near <= pixels**2)
+    np.testing.assert_array_equal(grow_hole(hole, "auto"), near <= auto_growth(shape) ** 2)
+    for same in (np.zeros(shape, bool), np.ones(shape, bool)):
+        np.testing.assert_array_equal(grow_hole(same, 3), same)
+    np.testing.assert_array_equal(grow_hole(hole, 500), hole)  # nothing would be left
+
+
+def test_how_far_auto_is():
+    sizes = {(64, 64): 1, (288, 432): 3, (512, 384): 4, (768, 1024): 4, (3000, 4000): 16}
+    assert {shape: auto_growth(shape) for shape in sizes} == sizes
+    assert auto_growth((768, 1024), side=1024) == 8
 
 
 def test_command_page_and_evaluation_fill_alike(inpainter, photo, tmp_path):

@@ -4,12 +4,16 @@
 be a folder; then --mask is a folder with a mask of the same name for every photo, or one file for all, and --output a
 folder. Without --mask, the transparent part of a photo is the hole. A model that is guided by sketches takes
 --sketch=lines.png, found like masks: white lines on black, or lines of any colour on a transparent ground, one pixel
-wide at best, as in its training; only those in the hole count.
+wide at best, as in its training; only those in the hole count. --method=telea (or another classical method) fills
+without a model.
 """
+
+from typing import Literal
 
 from absl import flags
 
 from inpaint_jax.cli import checkpoint
+from inpaint_jax.errors import UserError
 
 REQUIRED = ("image", "output")
 
@@ -45,14 +49,34 @@ def define(values: flags.FlagValues) -> None:
         "One pass of the network over the whole photo, as in the paper: no windows, smaller sizes or texture.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "method",
+        None,
+        "Fill by a classical method in place of a model: telea, navier_stokes, biharmonic, patchmatch, mean.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "grow",
+        "0",
+        "Grow holes by so many pixels, for masks that were drawn roughly; auto: by 4, more in photos of more than 1024 "
+        "pixels and less in those of less than 512.",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> int:
     """Hands over to `inference.files.inpaint_files`; 0, or 1 if some photos failed, or 2 if all did."""
     from inpaint_jax.inference import files
 
+    if values.method and values["checkpoint"].present:
+        raise UserError("--method is for filling without a model; leave out --checkpoint, or --method.")
     rules = files.HoleRules(
-        invert=values.invert_mask, resize=values.resize_mask, invert_sketch=values.invert_sketch, plain=values.plain
+        invert=values.invert_mask,
+        resize=values.resize_mask,
+        invert_sketch=values.invert_sketch,
+        plain=values.plain,
+        method=values.method,
+        grow=_growth(values.grow),
     )
     summary = files.inpaint_files(
         values.checkpoint, values.image, values.output, values.mask, values.sketch, step=values.step, rules=rules
@@ -60,3 +84,11 @@ def run(values: flags.FlagValues) -> int:
     if not summary.failed:
         return 0
     return 1 if summary.written else 2
+
+
+def _growth(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise UserError(f"--grow is auto or a number of pixels, not {text!r}.")

@@ -221,12 +221,13 @@ def local_crop_for(rng: np.random.Generator, mask: np.ndarray, side: int) -> np.
     return np.clip(centre - side // 2, 0, np.array(mask.shape) - side).astype(np.int32)
 
 
-def read_mask(file: str | os.PathLike | bytes, missing: Missing = "white") -> np.ndarray:
+def read_mask(file: str | os.PathLike | bytes, missing: Missing = "white", *, name: str | None = None) -> np.ndarray:
     """Reads a mask file of any image format: brighter than 127 (white) = missing.
 
     Args:
       file: a path, or the bytes of an encoded image.
       missing: which colour means missing, "white" or "black".
+      name: what to call the mask in an error; the path unless given.
 
     Returns:
       bool [H, W].
@@ -234,7 +235,7 @@ def read_mask(file: str | os.PathLike | bytes, missing: Missing = "white") -> np
     Raises:
       UnreadableImage: the file is missing, truncated, or no image.
     """
-    return _binarise(read_image(file), missing)
+    return _binarise(read_image(file, name=name), missing)
 
 
 def _binarise(image: np.ndarray, missing: Missing) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 import warnings
 import webbrowser
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from PIL import Image
@@ -18,6 +20,8 @@ from inpaint_jax.errors import UserError
 __all__ = ["Limits", "serve"]
 
 logger = logging.getLogger("inpaint_jax")
+
+_LAST_WINDOW = 60  # seconds that it may take, after which its visitor gets no answer
 
 
 def serve(
@@ -56,10 +60,25 @@ def serve(
     logger.info("Model %s of step %d. The page is at %s - Ctrl-C ends it.", studio.name, studio.step, address)
     if open_page:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    application = make_app(studio, limits or Limits(), host)
-    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5)
+    ending = threading.Event()
+    application = make_app(studio, limits or Limits(), host, ending)
+    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=_LAST_WINDOW)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly end
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, ending).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends what is being filled as well, after the window that is worked on; at once if it is told so twice."""
+
+    def __init__(self, config: uvicorn.Config, ending: threading.Event):
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._ending.is_set():
+            os._exit(128 + sig)  # nothing is kept that could be lost, and threads cannot be ended otherwise
+        self._ending.set()
+        super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int) -> socket.socket:

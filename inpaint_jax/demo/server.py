@@ -9,9 +9,11 @@ import base64
 import dataclasses
 import io
 import logging
+import threading
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -25,22 +27,31 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inpaint_jax.data.images import decode_image
-from inpaint_jax.demo.studio import Studio, touched
+from inpaint_jax.data.masks import read_mask
+from inpaint_jax.demo.studio import Filled, Studio, touched
 from inpaint_jax.demo.turns import Crowded, Left, Turns
 from inpaint_jax.errors import UserError
+from inpaint_jax.inference.photos import Photo, UnsavablePhoto, encode_photo, read_photo, writable_format
+from inpaint_jax.inference.retouching import Stopped
 
 _log = logging.getLogger("inpaint_jax")
 
 _PAGE = Path(__file__).parent / "page"
-_PREVIEW_SIDE = 1024
+_PREVIEW_SIDE = 2048  # what is drawn on, so that it can be zoomed into
 _MOST_WAITING = 16
+_ASK_EVERY = 0.25  # seconds, whether a visitor is still there
 _SIDES = (256, 512, 1024, 2048)
 
 # Formats that Pillow opens without other programs, and by decoding no more than the header.
 Image.init()
 _FORMATS = [name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN]
-_DRAWING_MEGAPIXELS = 4
+_DRAWING_MEGAPIXELS = 5
+
+# Results keep these formats, others become PNG. What browsers do not show travels as PNG as well.
+_KEPT = [kind for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF") if kind in Image.SAVE]
+_NOT_SHOWN = ("TIFF",)
+_PNG = {"compress_level": 1}  # fast rather than small: it only travels to the visitor's browser
+
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 # Photos inside scikit-image: file, and title, which is also the alternative text.
@@ -81,25 +92,16 @@ class Limits:
         return [side for side in _SIDES if side < self.side] + [self.side]
 
 
-class _Upload(NamedTuple):
-    """A visitor's photo.
-
-    pixels: uint8 [H, W, 3], upright. transparent: bool [H, W] or None. profile: ICC profile, if it is one of RGB.
-    """
-
-    pixels: np.ndarray
-    transparent: np.ndarray | None
-    profile: bytes | None
-
-
-def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI:
+def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1", ending: threading.Event | None = None) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
         studio: Studio that does the work.
         limits: Limits on what visitors send.
         host: Address that it listens at. A local one is served under local names only.
+        ending: Set when the server is to end: what is being filled is left.
     """
+    ending = ending or threading.Event()
     app = FastAPI(title="inpaint_jax", docs_url=None, redoc_url=None, openapi_url=None)
     turns = Turns(_MOST_WAITING)
     decoding = asyncio.Semaphore(2)  # a decoded photo is much larger than its file
@@ -132,6 +134,15 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         async with decoding:
             return await run_in_threadpool(_preview, data, photo.filename or "The file", limits)
 
+    @app.post("/api/mask")
+    async def read(
+        mask: Annotated[UploadFile, File()], width: Annotated[int, Form()], height: Annotated[int, Form()]
+    ) -> dict[str, Any]:
+        """A mask file, white = missing, of a photo of that size, as a hole to draw on."""
+        data = await mask.read()
+        async with decoding:
+            return {"hole": await run_in_threadpool(_hole, data, mask.filename or "The mask", (height, width), limits)}
+
     @app.post("/api/suggest")
     async def suggest(
         request: Request, photo: Annotated[UploadFile, File()], ticket: Annotated[str, Form()]
@@ -140,7 +151,7 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         async with turns.turn(ticket, request.is_disconnected):
             pixels = (await run_in_threadpool(_decoded, data, photo.filename or "The file", limits)).pixels
             lines = await run_in_threadpool(studio.suggest, pixels, min(_PREVIEW_SIDE, max(pixels.shape[:2])))
-        return {"lines": _png(np.where(lines, 255, 0).astype(np.uint8))}
+        return {"lines": _png(lines)}
 
     @app.post("/api/fill")
     async def fill(
@@ -151,8 +162,15 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         side: Annotated[int, Form()],
         lines: Annotated[UploadFile | None, File()] = None,
         compare: Annotated[bool, Form()] = False,
+        method: Annotated[str | None, Form()] = None,
+        grow: Annotated[bool, Form()] = False,
     ) -> Any:
-        """The filled photo; with `compare`, also filled without the lines."""
+        """The filled photo; with `compare`, also filled without the lines. Nothing goes on for a visitor who left."""
+        name = photo.filename or "The file"
+
+        async def has_left() -> bool:
+            return ending.is_set() or await request.is_disconnected()
+
         if not 64 <= side <= limits.side:
             raise UserError(f"The working size must be from 64 to {limits.side} pixels, not {side}.")
         data = await photo.read()
@@ -162,21 +180,12 @@ def make_app(studio: Studio, limits: Limits, host: str = "127.0.0.1") -> FastAPI
         if compare and drawn is not None and not studio.needs_lines:
             wanted["without lines"] = None
         variants = []
-        async with turns.turn(ticket, request.is_disconnected):
-            upload = await run_in_threadpool(_decoded, data, photo.filename or "The file", limits)
+        async with turns.turn(ticket, has_left):
+            given = await run_in_threadpool(_decoded, data, name, limits)
             for label, sketch in wanted.items():
-                if await request.is_disconnected():
-                    raise Left
-                filled = await run_in_threadpool(studio.fill, upload.pixels, missing, sketch, side)
-                variants.append(
-                    {
-                        "label": label,
-                        "image": await run_in_threadpool(_png, filled.pixels, upload.profile),
-                        "temperatures": [float(t) for t in filled.temperatures],
-                        "worked_at": filled.worked_at,
-                        "seconds": round(filled.seconds, 2),
-                    }
-                )
+                work = partial(studio.fill, given.pixels, missing, sketch, side, method=method or None, growing=grow)
+                filled = await _unless(has_left, work)
+                variants.append({"label": label, **await run_in_threadpool(_answer, filled, given, name)})
         return {"variants": variants}
 
     @app.get("/api/turns/{ticket}")
@@ -247,8 +256,29 @@ class _Guard:
         return None
 
 
-def _decoded(data: bytes, name: str, limits: Limits) -> _Upload:
-    """Reads a photo; one that is too large is refused before it is decoded."""
+async def _unless(has_left: Callable[[], Awaitable[bool]], work: Callable[..., Filled]) -> Filled:
+    """What `work` returns, or Left as soon as it stops because the visitor has left."""
+    left = threading.Event()
+    working = asyncio.ensure_future(run_in_threadpool(work, stop=left.is_set))
+    try:
+        while not working.done():
+            await asyncio.wait({working}, timeout=_ASK_EVERY)
+            if await has_left():
+                left.set()
+        return working.result()
+    except Stopped as error:
+        raise Left("The server was ended; start it again.") from error  # whoever has left does not read it
+    finally:
+        left.set()
+
+
+def _decoded(data: bytes, name: str, limits: Limits) -> Photo:
+    _check(data, name, limits)
+    return read_photo(data, name=name)
+
+
+def _check(data: bytes, name: str, limits: Limits) -> None:
+    """Refuses what is no photo and no mask, or too large, before it is decoded."""
     if len(data) > limits.megabytes * 1e6:
         raise UserError(f"{name} has more than the {limits.megabytes:g} megabytes that may be sent; make it smaller.")
     try:
@@ -261,26 +291,57 @@ def _decoded(data: bytes, name: str, limits: Limits) -> _Upload:
             f"{name} has {width} x {height} pixels, more than the {limits.megapixels:g} megapixels that may be sent; "
             "make it smaller."
         )
-    pixels, image, _ = decode_image(data, name=name)
-    if image is None:
-        return _Upload(pixels, None, None)
-    transparent = None
-    if image.has_transparency_data:
-        transparent = np.asarray(image.convert("RGBA").getchannel("A")) < 128
-    profile = image.info.get("icc_profile")
-    return _Upload(pixels, transparent, profile if profile and profile[16:20] == b"RGB " else None)
 
 
 def _preview(data: bytes, name: str, limits: Limits) -> dict[str, Any]:
-    upload = _decoded(data, name, limits)
-    height, width = upload.pixels.shape[:2]
-    scale = min(1.0, _PREVIEW_SIDE / max(height, width))
-    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    photo = _decoded(data, name, limits)
+    height, width = photo.pixels.shape[:2]
+    shape = _preview_shape((height, width))
     hole = None
-    if upload.transparent is not None and upload.transparent.any():
-        hole = _png(np.where(touched(upload.transparent, shape), 255, 0).astype(np.uint8))
-    preview = cv2.resize(upload.pixels, shape[::-1], interpolation=cv2.INTER_AREA)
-    return {"width": width, "height": height, "preview": _png(preview, upload.profile), "hole": hole}
+    if photo.alpha is not None and (transparent := photo.alpha < 128).any():
+        hole = _png(touched(transparent, shape))
+    pixels = cv2.resize(photo.pixels, shape[::-1], interpolation=cv2.INTER_AREA)
+    return {"width": width, "height": height, "preview": _png(pixels, photo.icc_profile), "hole": hole}
+
+
+def _preview_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    scale = min(1.0, _PREVIEW_SIDE / max(shape))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _hole(data: bytes, name: str, shape: tuple[int, int], limits: Limits) -> str:
+    _check(data, name, limits)
+    hole = read_mask(data, name=name)
+    if hole.shape != shape:
+        raise UserError(
+            f"{name} has {hole.shape[1]} x {hole.shape[0]} pixels, but the photo has {shape[1]} x {shape[0]}; choose a "
+            "mask of the photo's size."
+        )
+    return _png(touched(hole, _preview_shape(shape)))
+
+
+def _answer(filled: Filled, given: Photo, name: str) -> dict[str, Any]:
+    """A result as the page gets it: a file of the given one's format, grey, EXIF data and profile."""
+    alpha = None if given.alpha is None else np.where(filled.hole, 255, given.alpha).astype(np.uint8)
+    like = dataclasses.replace(given, alpha=None if alpha is None or alpha.min() == 255 else alpha)
+    kind = given.format if given.format in _KEPT else "PNG"
+    try:
+        file, notes = encode_photo(filled.pixels, like, kind, **(_PNG if kind == "PNG" else {}))
+    except UnsavablePhoto as error:
+        raise UserError(f"{name} {error}") from error
+    path = Path(name)
+    suffix = path.suffix if writable_format(path) == kind else f".{kind.lower()}"
+    return {
+        "image": base64.b64encode(file).decode(),
+        "type": Image.MIME[kind],
+        "name": f"{path.stem}_filled{suffix}",
+        "shown": _png(filled.pixels, given.icc_profile) if kind in _NOT_SHOWN else None,
+        "notes": notes,
+        "temperatures": [float(t) for t in filled.temperatures],
+        "worked_at": filled.worked_at,
+        "grown": filled.grown,
+        "seconds": round(filled.seconds, 2),
+    }
 
 
 def _drawing(data: bytes, kind: str) -> np.ndarray:
@@ -297,10 +358,10 @@ def _drawing(data: bytes, kind: str) -> np.ndarray:
 
 
 def _png(pixels: np.ndarray, profile: bytes | None = None) -> str:
-    """[H, W, 3] RGB or [H, W], as base64."""
+    """uint8 [H, W, 3] RGB or bool [H, W], as base64; with an ICC profile, if it is one of RGB."""
     file = io.BytesIO()
-    # Fast rather than small: it only travels to the visitor's browser.
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1, icc_profile=profile)
+    profile = profile if profile and profile[16:20] == b"RGB " else None
+    Image.fromarray(pixels).save(file, "PNG", icc_profile=profile, **_PNG)
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -3,20 +3,26 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from inpaint_jax import classical
 from inpaint_jax.data.images import resize_only
 from inpaint_jax.data.sketches import sketch_from_edges
 from inpaint_jax.errors import UserError
 from inpaint_jax.features import pidinet
+from inpaint_jax.inference.growing import auto_growth, grow
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.retouching import retouch, touched
 
 _log = logging.getLogger("inpaint_jax")
+
+# What can be chosen beside the model, and how the page calls it.
+_METHODS = {"telea": "Telea", "navier_stokes": "Navier-Stokes", "patchmatch": "PatchMatch"}
 
 _SMALLEST_SIDE = 8
 _LONGEST_SHAPE = 16  # longest side over shortest; beyond it, scaling by one side makes the other far too long
@@ -31,12 +37,16 @@ class Filled:
 
     Attributes:
         pixels: uint8 [H, W, 3], at the photo's size; known pixels are bit-identical to the photo's.
-        worked_at: Height and width that the model worked at, in the largest window.
+        hole: bool [H, W], what was filled.
+        grown: By how many pixels the hole was grown before.
+        worked_at: Height and width that was worked at, in the largest window.
         temperatures: float32 [K], temperature of each attention head there.
         seconds: Time it took.
     """
 
     pixels: np.ndarray
+    hole: np.ndarray
+    grown: int
     worked_at: tuple[int, int]
     temperatures: np.ndarray
     seconds: float
@@ -56,6 +66,7 @@ class Studio:
         needs_lines: Whether the model was never trained without lines.
         image_size: Size that the model was trained at.
         suggests: Whether sketches can be suggested.
+        methods: Names of the classical methods that can be used instead, and what to call them.
         learns_temperatures: Whether temperatures differ from photo to photo.
     """
 
@@ -68,6 +79,7 @@ class Studio:
         self.needs_lines = inpainter.needs_sketch
         self.image_size = inpainter.image_size
         self.suggests = self.guided and edges is not None
+        self.methods = {name: _METHODS[name] for name in classical.usable(list(_METHODS))}
         fields = inpainter.config.model
         # Those of contextual attention are constant, too.
         learns = fields.constant_temperature is None and fields.attention != "contextual"
@@ -97,7 +109,17 @@ class Studio:
             )
         return cls(inpainter, edges)
 
-    def fill(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int) -> Filled:
+    def fill(
+        self,
+        photo: np.ndarray,
+        hole: np.ndarray,
+        lines: np.ndarray | None,
+        side: int,
+        *,
+        method: str | None = None,
+        growing: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Filled:
         """Fills a hole, see `inference.retouching`.
 
         Args:
@@ -105,23 +127,29 @@ class Studio:
             hole: bool [h, w], True = missing; the photo's shape at any scale, up to rounding.
             lines: bool, like `hole`, True = line; None for no lines. They are thinned to one pixel, as in training.
             side: Longest side that the model may work at.
+            method: One of `methods`, instead of the model.
+            growing: Whether the hole is grown, see `inference.growing.auto_growth`.
+            stop: Asked before every window whether nobody waits any more.
 
         Returns:
             Filled.
 
         Raises:
+            Stopped: `stop` returned True.
             UserError: There is no hole or nothing but a hole, a shape does not fit, the model needs lines and gets
                 none, or the photo is too large for the memory.
         """
         started = time.perf_counter()
-        self._check(photo, hole, lines)
+        self._check(photo, hole, lines, method)
         shape = photo.shape[:2]
         full_hole = touched(hole, shape)
         if full_hole.all():
             raise UserError("All of the photo is brushed, so nothing is left to continue from; erase some of the hole.")
+        if growing:
+            full_hole = grow(full_hole, "auto", side)
         drawn = None if lines is None else touched(lines, shape)
         try:
-            made = retouch(self._inpainter, photo, full_hole, drawn, side=side)
+            made = retouch(method or self._inpainter, photo, full_hole, drawn, side=side, stop=stop)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -130,7 +158,8 @@ class Studio:
             ) from error
         largest = int(np.argmax([height * width for height, width in made.worked_at]))
         seconds = time.perf_counter() - started
-        return Filled(made.pixels, made.worked_at[largest], made.temperatures[largest], seconds)
+        grown = auto_growth(shape, side) if growing else 0
+        return Filled(made.pixels, full_hole, grown, made.worked_at[largest], made.temperatures[largest], seconds)
 
     def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:
         """The lines that PiDiNet finds in the photo, §IV-F.
@@ -157,19 +186,23 @@ class Studio:
 
     def facts(self) -> dict[str, Any]:
         """What a page needs to know about the model, in JSON types."""
-        names = ("name", "step", "guided", "needs_lines", "image_size", "suggests", "learns_temperatures")
+        names = ("name", "step", "guided", "needs_lines", "image_size", "suggests", "learns_temperatures", "methods")
         return {name: getattr(self, name) for name in names}
 
-    def _check(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None) -> None:
+    def _check(self, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, method: str | None) -> None:
         _check_shape(photo)
         for kind, drawn in (("hole", hole), ("sketch", lines)):
             if drawn is not None and not _same_proportions(drawn.shape, photo.shape[:2]):
                 raise UserError(f"The {kind} has other proportions than the photo; draw it on the photo itself.")
         if not hole.any():
             raise UserError("Nothing is brushed yet; brush over what should be replaced.")
+        if method is not None and method not in self.methods:
+            raise UserError(f"There is no method {method!r} here; choose of {', '.join(self.methods)}.")
         if lines is None:
-            if self.needs_lines:
+            if self.needs_lines and method is None:
                 raise UserError("This model always needs lines; draw some inside the hole.")
+        elif method is not None:
+            raise UserError(f"The method {method} takes no lines.")
         elif not self.guided:
             raise UserError("This model was trained without sketches and takes no lines.")
 

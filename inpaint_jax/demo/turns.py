@@ -12,7 +12,7 @@ class Crowded(RuntimeError):
 
 
 class Left(RuntimeError):
-    """The visitor left before it was their turn."""
+    """The visitor left, or the server is ending, before there was an answer."""
 
 
 class Turns:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inpaint_jax import classical
 from inpaint_jax.data.workers import prepare_worker
-from inpaint_jax.evaluation import classical
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.retouching import retouch
 from inpaint_jax.nets.fill import tension_spline

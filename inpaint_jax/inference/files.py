@@ -13,10 +13,12 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from inpaint_jax import classical
 from inpaint_jax.data.masks import read_mask
 from inpaint_jax.data.sources import IMAGE_EXTENSIONS, open_folder
 from inpaint_jax.errors import UserError
 from inpaint_jax.files import write_file
+from inpaint_jax.inference.growing import Growth, grow
 from inpaint_jax.inference.inpainter import Inpainter
 from inpaint_jax.inference.photos import Photo, read_photo, save_photo, writable_format
 from inpaint_jax.inference.retouching import retouch
@@ -40,12 +42,16 @@ class HoleRules:
         invert_sketch: black = line, instead of white. Of no account for a sketch with transparent parts: there, what is
             drawn is a line, whatever its colour.
         plain: one pass of the generator over the whole photo, as in the paper, in place of `retouch`.
+        method: of `classical`, to fill by in place of the model, which is not loaded then.
+        grow: by how much the hole is grown.
     """
 
     invert: bool = False
     resize: bool = False
     invert_sketch: bool = False
     plain: bool = False
+    method: str | None = None
+    grow: Growth = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +99,13 @@ def inpaint_files(
         if sketches.path and other and other.exists() and sketches.path.samefile(other):
             raise UserError(f"{sketches.path} is given as --{kind} and as --sketch; draw the sketch's lines apart.")
     tasks = _plan(Path(image).expanduser(), os.fspath(output), masks, sketches)
-    inpainter = Inpainter.load(checkpoint, step)
-    if sketch is not None and not inpainter.guided:
-        raise UserError(f"The model {inpainter.name} was trained without sketches; leave out --sketch.")
-    if sketch is None and inpainter.needs_sketch:
-        raise UserError(
-            f"The model {inpainter.name} was never trained without a sketch; give one as --sketch, white on black."
-        )
-    logger.info("Model %s of step %d, from %s.", inpainter.name, inpainter.step, checkpoint)
+    if rules.method:
+        classical.check(rules.method)
+        if sketch is not None:
+            raise UserError(f"The method {rules.method} takes no sketch; leave out --sketch.")
+        inpainter = rules.method
+    else:
+        inpainter = _load(checkpoint, step, sketch is not None)
 
     written, failed, notes = [], {}, collections.Counter()
     with logging_redirect_tqdm():
@@ -126,8 +131,20 @@ def inpaint_files(
     return Summary(written, failed)
 
 
+def _load(checkpoint: str | Path, step: int | None, sketched: bool) -> Inpainter:
+    inpainter = Inpainter.load(checkpoint, step)
+    if sketched and not inpainter.guided:
+        raise UserError(f"The model {inpainter.name} was trained without sketches; leave out --sketch.")
+    if not sketched and inpainter.needs_sketch:
+        raise UserError(
+            f"The model {inpainter.name} was never trained without a sketch; give one as --sketch, white on black."
+        )
+    logger.info("Model %s of step %d, from %s.", inpainter.name, inpainter.step, checkpoint)
+    return inpainter
+
+
 def inpaint_file(
-    inpainter: Inpainter,
+    inpainter: Inpainter | str,
     photo: Path,
     mask: Path | None,
     output: Path,
@@ -140,7 +157,7 @@ def inpaint_file(
     channel leaves a photo without one: all of it is opaque then. An alpha channel beside a mask file stays as it is.
 
     Args:
-        inpainter: the model.
+        inpainter: the model, or the name of a classical method.
         photo: a file.
         mask: a file, or None for the photo's alpha channel.
         output: the file to write; its folder is made.
@@ -162,7 +179,7 @@ def inpaint_file(
     rules = rules or HoleRules()
     like = read_photo(photo)
     hole = _hole_of_alpha(like, photo) if mask is None else _hole_of_file(like, photo, mask, rules.resize)
-    hole = ~hole if rules.invert else hole
+    hole = grow(~hole if rules.invert else hole, rules.grow)
     lines = None if sketch is None else _lines_of_file(like, photo, sketch, rules, hole)
     output.parent.mkdir(parents=True, exist_ok=True)
     if not hole.any():
@@ -180,11 +197,13 @@ def inpaint_file(
     if lines is not None and not (lines & hole).any():
         logger.warning("The sketch %s has no line in the hole of %s, which is filled as without one.", sketch, photo)
     try:
-        if rules.plain:
+        if not rules.plain:
+            completed = retouch(inpainter, like.pixels, hole, lines).pixels
+        elif isinstance(inpainter, str):
+            completed = classical.complete(inpainter, like.pixels, hole)
+        else:
             sketches = None if lines is None else lines[None]
             completed = inpainter.predict(like.pixels[None], hole[None], sketches, margin=0).completed[0]
-        else:
-            completed = retouch(inpainter, like.pixels, hole, lines).pixels
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

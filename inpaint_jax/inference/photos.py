@@ -130,11 +130,12 @@ class Photo:
         return self.mode.partition(";")[0] in _GREY_MODES
 
 
-def read_photo(file: str | os.PathLike) -> Photo:
+def read_photo(file: str | os.PathLike | bytes, *, name: str | None = None) -> Photo:
     """Reads any image file that `read_image` reads.
 
     Args:
-      file: a path.
+      file: a path, or the bytes of an encoded image.
+      name: what to call the image in an error; the path unless given.
 
     Returns:
       Photo.
@@ -142,7 +143,7 @@ def read_photo(file: str | os.PathLike) -> Photo:
     Raises:
       UnreadableImage: the file is missing, truncated, or no image.
     """
-    pixels, image, bits = decode_image(file)
+    pixels, image, bits = decode_image(file, name=name)
     if image is None:
         return Photo(pixels, None, "RGB", None, bits, None, None, None, {})
     grey16 = None
@@ -188,13 +189,37 @@ def save_photo(path: str | os.PathLike, pixels: np.ndarray, like: Photo) -> list
       OSError: the file cannot be written.
       ValueError: pixels of another size.
     """
-    if pixels.shape != like.pixels.shape:
-        raise ValueError(f"pixels are {pixels.shape}, but the photo is {like.pixels.shape}.")
     path = Path(path)
     kind = _format_of(path, like)
+    try:
+        data, notes = encode_photo(pixels, like, kind)
+    except UnsavablePhoto as error:
+        raise UnsavablePhoto(f"{path} {error}") from error
+    write_file(path, data)
+    return notes
+
+
+def encode_photo(pixels: np.ndarray, like: Photo, kind: str, **options: Any) -> tuple[bytes, list[str]]:
+    """The bytes of the file that `save_photo` writes.
+
+    Args:
+      pixels: uint8 [H, W, 3] of the size of `like`.
+      like: the photo that was read.
+      kind: Pillow's name of the format.
+      options: of the format, in place of the photo's.
+
+    Returns:
+      the bytes, and what could not be kept.
+
+    Raises:
+      UnsavablePhoto: the format cannot hold it.
+      ValueError: pixels of another size.
+    """
+    if pixels.shape != like.pixels.shape:
+        raise ValueError(f"pixels are {pixels.shape}, but the photo is {like.pixels.shape}.")
     notes = []
     image = _to_mode(pixels, like, kind, notes)
-    options = _metadata(like, image.mode, kind, notes) | _encoding(like, image.mode, kind)
+    options = _metadata(like, image.mode, kind, notes) | _encoding(like, image.mode, kind) | options
     if like.frames > 1:
         notes.append(f"only the first of {like.frames} frames or pages was kept")
     if kind in _LOSSY:
@@ -204,9 +229,8 @@ def save_photo(path: str | os.PathLike, pixels: np.ndarray, like: Photo) -> list
     try:
         image.save(encoded, kind, **options)
     except (OSError, ValueError, RuntimeError) as error:  # each from some of Pillow's plugins
-        raise UnsavablePhoto(f"{path} cannot be written as {kind} ({error}); save it as PNG.") from error
-    write_file(path, encoded.getvalue())
-    return notes
+        raise UnsavablePhoto(f"cannot be written as {kind} ({error}); save it as PNG.") from error
+    return encoded.getvalue(), notes
 
 
 def writable_format(path: str | os.PathLike) -> str | None:

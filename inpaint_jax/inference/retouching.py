@@ -2,15 +2,16 @@
 
 Only windows around holes are worked on. A hole of up to half the working size is filled at the photo's own size, a
 long and thin one window by window; a larger one at a reduced size, and enlarged with the detail of its surroundings.
-Wide holes are filled from coarse to fine, and get texture (`texture`).
+Wide holes are filled from coarse to fine, and get texture (`texture`). A classical method can be used in the same way.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 
+from inpaint_jax import classical
 from inpaint_jax.inference import texture
 from inpaint_jax.inference.inpainter import Inpainter, as_bool, check_images
 
@@ -20,6 +21,10 @@ SIDE = 512
 _CONTEXT = 2  # side of a window, in sides of its hole; the least is the working size
 
 
+class Stopped(RuntimeError):
+    """Nobody wants the result any more."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Retouched:
     """A photo without its hole.
@@ -27,7 +32,7 @@ class Retouched:
     Attributes:
         pixels: uint8 [H, W, 3]; given pixels are bit-identical to the photo's.
         worked_at: height and width that the generator worked at, for each window.
-        temperatures: float32 [K] of the attention heads, for each window.
+        temperatures: float32 [K] of the attention heads, for each window; K = 0 for what has none.
     """
 
     pixels: np.ndarray
@@ -36,26 +41,40 @@ class Retouched:
 
 
 def retouch(
-    inpainter: Inpainter, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None = None, *, side: int = SIDE
+    inpainter: Inpainter | str,
+    photo: np.ndarray,
+    hole: np.ndarray,
+    lines: np.ndarray | None = None,
+    *,
+    side: int = SIDE,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Retouched:
     """Fills the hole of a photo.
 
     Args:
-        inpainter: the model. Texture is added if it was trained without a critic, and no lines are given.
+        inpainter: the model, or the name of a classical method. Texture is added to what a model makes that was
+            trained without a critic, if no lines are given.
         photo: uint8 [H, W, 3], any size. What it holds inside the hole is never looked at.
         hole: [H, W], read like the masks of `Inpainter.predict`. An empty one gives the photo back.
         lines: [H, W], likewise, for a model that is guided by sketches. They are thinned to one pixel, as in training.
         side: the longest side that the generator works at, in pixels.
+        stop: asked before every window.
 
     Raises:
-        ValueError: see `Inpainter.predict`.
+        ValueError: see `Inpainter.predict`; or lines for a classical method.
+        UserError: the method is unknown or not installed.
+        Stopped: `stop` returned True.
     """
+    if lines is not None and isinstance(inpainter, str):
+        raise ValueError(f"The method {inpainter} takes no lines.")
     photo, hole = np.asarray(photo), np.asarray(hole)
     check_images(photo[None], hole[None])
     left = as_bool(hole[None])[0].copy()
     drawn = None if lines is None else as_bool(np.asarray(lines)[None], "sketch")[0]
     pixels, worked_at, temperatures = photo.copy(), [], []
     for window in _windows(left, side):
+        if stop():
+            raise Stopped
         sketch = None if drawn is None else drawn[window]
         pixels[window], shape, used = _fill(inpainter, pixels[window], left[window], sketch, side)
         worked_at.append(shape)
@@ -78,7 +97,7 @@ def _thinned(lines: np.ndarray) -> np.ndarray:
 
 
 def _fill(
-    inpainter: Inpainter, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int
+    inpainter: Inpainter | str, photo: np.ndarray, hole: np.ndarray, lines: np.ndarray | None, side: int
 ) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
     """A window without its hole, the size that it was filled at, and the temperatures."""
     height, width = hole.shape
@@ -92,16 +111,20 @@ def _fill(
         sums = cv2.resize(photo * given[..., None], shape[::-1], interpolation=cv2.INTER_AREA)
         small = np.round(sums / np.maximum(share, 1e-6)[..., None]).clip(0, 255).astype(np.uint8)
         small_hole = share < 0.5
-    drawn = None if lines is None else _thinned(touched(lines, shape))[None]
-    made = inpainter.predict(small[None], small_hole[None], sketches=drawn, margin=0, wide=True)
-    completed = made.completed[0]
-    smooth = lines is None and inpainter.is_smooth and texture.wide_part(small_hole).any()
+    if isinstance(inpainter, str):
+        completed, temperatures = classical.complete(inpainter, small, small_hole), np.zeros(0, np.float32)
+        smooth = False
+    else:
+        drawn = None if lines is None else _thinned(touched(lines, shape))[None]
+        made = inpainter.predict(small[None], small_hole[None], sketches=drawn, margin=0, wide=True)
+        completed, temperatures = made.completed[0], made.temperatures[0]
+        smooth = lines is None and inpainter.is_smooth and texture.wide_part(small_hole).any()
     matches = texture.match(completed, small_hole) if smooth or scale < 1 else None
     if smooth and matches is not None:
         completed = texture.add_texture(completed, small_hole, matches)
     if scale < 1:
         completed = texture.to_full_size(completed, photo, hole, matches)
-    return completed, shape, made.temperatures[0]
+    return completed, shape, temperatures
 
 
 def _windows(left: np.ndarray, side: int) -> Iterator[tuple[slice, slice]]:

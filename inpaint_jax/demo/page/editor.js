@@ -1,61 +1,82 @@
 // The photo to draw on: a hole and lines in two layers, strokes that can be taken back, mouse, touch, pen and keyboard.
 //
 // A stroke is {layer, erase, width, points}, in pixels of the canvas. The layers are drawn from the list of strokes, so
-// that undo needs no copies of the picture.
+// that undo needs no copies of the picture. One finger draws, two zoom and move, and so do Ctrl + wheel, Space-drag and
+// the middle button.
+
+import { View } from "./view.js";
 
 const HOLE = "#0072B2"; // Okabe and Ito's, told apart by colour-blind visitors too; white lines stand out on it
 const LINE_WIDTH = 3; // of the photo as it is shown, at 1024 pixels
-const STEP = 4;
+const STEP = 4; // of the keys, in pixels of the canvas; more if it has more than 1024
 const FAR = 24;
+const SLIP = 500; // milliseconds: what a finger drew in less before a second one came was no stroke
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Editor extends EventTarget {
-  // "change" whenever there is another drawing, "tool" never: the page sets `tool` and `brush` itself.
+  // "change" whenever there is another drawing, "stroke" when there is a new one, "brush" when its size should change,
+  // "fill", "undo" and "redo" when the keyboard asks for it. The page sets `tool` and `brush` itself.
   constructor(canvas) {
     super();
     this.canvas = canvas;
+    this.view = new View(canvas.parentElement, canvas);
     this.tool = "hole";
     this.brush = 48;
     this.strokes = [];
     this.undone = [];
     this.current = null;
     this.pointer = null;
+    this.byHand = false; // whether a mouse, finger or pen put the pointer there, not the keys
+    this.space = null; // "held", or "used" for something else than putting the brush down
+    this.lift = false; // whether letting go of Space lifts the brush
+    this.panning = null; // the last event of the pointer that moves the view
+    this.fingers = new Map(); // pointerId -> its last event
+    this.pinching = false;
     this.photo = null;
+    this.original = null; // shown instead while the page sets it
     this.locked = false;
     this.frame = 0;
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    for (const kind of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(kind, (event) => { if (event.isPrimary) this.#up(); }); // not a second finger's
-    }
-    canvas.addEventListener("pointerleave", () => { if (!this.current) { this.pointer = null; this.#render(); } });
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.#release(event));
+    canvas.addEventListener("pointerleave", () => {
+      if (this.current) return;
+      this.pointer = null;
+      this.byHand = false;
+      this.redraw();
+    });
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    canvas.addEventListener("mousedown", (event) => { if (event.button === 1) event.preventDefault(); }); // no auto-scroll
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("blur", () => this.#up());
+    canvas.addEventListener("keyup", (event) => { if (event.key === " ") this.#spaceUp(); });
+    canvas.addEventListener("blur", () => { this.#spaceIs(null); this.#up(); });
   }
 
-  open(photo, hole) {
+  // With a drawing from `drawing`, or an image that is the first part of the hole.
+  open(photo, { hole = null, drawing = null } = {}) {
     this.photo = photo;
     this.canvas.width = photo.width;
     this.canvas.height = photo.height;
     this.layers = { hole: this.#layer(), lines: this.#layer() };
     this.scratch = this.#layer();
-    this.strokes = hole ? [{ layer: "hole", image: hole }] : [];
-    this.undone = [];
+    this.strokes = [...(drawing?.strokes ?? (hole ? [{ layer: "hole", image: hole }] : []))];
+    this.undone = [...(drawing?.undone ?? [])];
     this.current = this.pointer = null;
-    this.#redraw();
+    this.#repeat();
   }
 
+  get drawing() { return { strokes: this.strokes, undone: this.undone }; }
   get canUndo() { return this.strokes.length > 0; }
   get canRedo() { return this.undone.length > 0; }
 
   undo() {
     this.#up();
-    if (!this.locked && this.strokes.length) { this.undone.push(this.strokes.pop()); this.#redraw(); }
+    if (!this.locked && this.strokes.length) { this.undone.push(this.strokes.pop()); this.#repeat(); }
   }
 
   redo() {
     this.#up();
-    if (!this.locked && this.undone.length) { this.strokes.push(this.undone.pop()); this.#redraw(); }
+    if (!this.locked && this.undone.length) { this.strokes.push(this.undone.pop()); this.#repeat(); }
   }
 
   clear() {
@@ -63,10 +84,15 @@ export class Editor extends EventTarget {
     if (!this.locked && this.strokes.length) this.#add({ layer: "both", clear: true });
   }
 
-  // White on transparent, of any size.
-  addLines(image) {
+  // White on transparent, of any size; to "hole" or "lines".
+  addImage(layer, image) {
     this.#up();
-    this.#add({ layer: "lines", image });
+    this.#add({ layer, image });
+  }
+
+  peek(original) {
+    this.original = original;
+    this.redraw();
   }
 
   isEmpty(layer) {
@@ -76,8 +102,8 @@ export class Editor extends EventTarget {
     return true;
   }
 
-  // White on black, as a PNG. Of the lines, those inside the hole.
-  png(layer) {
+  // White on black, as a PNG, of the canvas's size or another one. Of the lines, those inside the hole.
+  png(layer, size = this.canvas) {
     const { width, height } = this.canvas;
     const out = this.#layer();
     const from = this.#visible(layer).getImageData(0, 0, width, height).data;
@@ -87,13 +113,22 @@ export class Editor extends EventTarget {
       picture.data[at + 3] = 255;
     }
     out.putImageData(picture, 0, 0);
-    return new Promise((resolve) => out.canvas.toBlob(resolve, "image/png"));
+    let { canvas } = out;
+    if (size.width !== width || size.height !== height) {
+      const large = this.#layer(size);
+      large.imageSmoothingEnabled = false;
+      large.drawImage(canvas, 0, 0, size.width, size.height);
+      canvas = large.canvas;
+    }
+    return new Promise((resolve, reject) => {
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("This browser cannot save so large a picture."))), "image/png");
+    });
   }
 
-  #layer() {
+  #layer({ width, height } = this.canvas) {
     const canvas = document.createElement("canvas");
-    canvas.width = this.canvas.width;
-    canvas.height = this.canvas.height;
+    canvas.width = width;
+    canvas.height = height;
     return canvas.getContext("2d", { willReadFrequently: true });
   }
 
@@ -111,13 +146,18 @@ export class Editor extends EventTarget {
   }
 
   #add(stroke) {
-    this.strokes.push(stroke);
-    this.undone = [];
     this.#apply(stroke);
-    this.#changed();
+    this.#push(stroke);
   }
 
-  #redraw() {
+  #push(stroke) {
+    this.strokes.push(stroke);
+    this.undone = [];
+    this.#changed();
+    this.dispatchEvent(new CustomEvent("stroke", { detail: stroke }));
+  }
+
+  #repeat() {
     for (const layer of Object.values(this.layers)) layer.clearRect(0, 0, this.canvas.width, this.canvas.height);
     for (const stroke of this.strokes) this.#apply(stroke);
     this.#changed();
@@ -149,12 +189,14 @@ export class Editor extends EventTarget {
   }
 
   #changed() {
-    this.#render();
+    this.redraw();
     this.dispatchEvent(new Event("change"));
   }
 
+  get #unit() { return Math.max(this.canvas.width, this.canvas.height) / 1024; }
+
   get #width() {
-    const unit = Math.max(this.canvas.width, this.canvas.height) / 1024;
+    const unit = this.#unit;
     if (this.tool === "line") return Math.max(2, LINE_WIDTH * unit);
     return this.tool === "line-eraser" ? Math.max(8, 28 * unit) : this.brush * unit;
   }
@@ -164,7 +206,7 @@ export class Editor extends EventTarget {
     const layer = this.tool.startsWith("line") ? "lines" : "hole";
     this.current = { layer, erase: this.tool.endsWith("eraser"), width: this.#width, points: [point] };
     this.#apply(this.current);
-    this.#render();
+    this.redraw();
   }
 
   #extend(point) {
@@ -177,10 +219,16 @@ export class Editor extends EventTarget {
 
   #up() {
     if (!this.current) return;
-    this.strokes.push(this.current);
-    this.undone = [];
+    const stroke = this.current;
     this.current = null;
-    this.#changed();
+    this.#push(stroke);
+  }
+
+  // Takes back what is being drawn, for good.
+  #drop() {
+    if (!this.current) return;
+    this.current = null;
+    this.#repeat();
   }
 
   #at(event) {
@@ -189,49 +237,128 @@ export class Editor extends EventTarget {
   }
 
   #down(event) {
+    if (event.pointerType === "touch") {
+      this.fingers.set(event.pointerId, event);
+      if (this.fingers.size > 1) {
+        if (event.timeStamp - this.began < SLIP) this.#drop();
+        else this.#up();
+        this.pinching = true;
+      }
+    }
+    if (this.pinching) return;
+    if (event.button === 1 || (event.button === 0 && this.space)) {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.panning = event;
+      if (this.space) this.#spaceIs("used");
+      return;
+    }
     if (event.button !== 0 || !event.isPrimary) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.pointer = this.#at(event);
+    this.byHand = true;
+    this.began = event.timeStamp;
     this.#start(this.pointer);
   }
 
   #move(event) {
-    if (!event.isPrimary) return;
+    if (this.pinching) this.#pinch(event);
+    else if (this.panning?.pointerId === event.pointerId) {
+      this.view.move(event.clientX - this.panning.clientX, event.clientY - this.panning.clientY);
+      this.panning = event;
+    }
+    if (this.pinching || !event.isPrimary) return;
     this.pointer = this.#at(event);
-    if (this.current) {
+    this.byHand = true;
+    if (this.current && !this.panning) {
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) this.#extend(this.#at(one));
     }
-    this.#render();
+    this.redraw();
   }
+
+  #release(event) {
+    this.fingers.delete(event.pointerId);
+    if (this.panning?.pointerId === event.pointerId) this.panning = null;
+    else if (event.isPrimary && !this.pinching) this.#up();
+    if (this.pinching && this.fingers.size === 0) {
+      this.pinching = false;
+      this.pointer = null;
+    }
+  }
+
+  // What lies under the two fingers stays under them.
+  #pinch(event) {
+    const before = this.fingers.get(event.pointerId);
+    const other = [...this.fingers.values()].find((finger) => finger.pointerId !== event.pointerId);
+    if (!before) return;
+    this.fingers.set(event.pointerId, event);
+    if (!other) return;
+    const apart = (finger) => Math.hypot(finger.clientX - other.clientX, finger.clientY - other.clientY);
+    this.view.move((event.clientX - before.clientX) / 2, (event.clientY - before.clientY) / 2);
+    this.view.zoom(
+      apart(event) / Math.max(1, apart(before)),
+      (event.clientX + other.clientX) / 2,
+      (event.clientY + other.clientY) / 2,
+    );
+    this.redraw();
+  }
+
+  #wheel(event) {
+    if (event.ctrlKey || event.metaKey) {
+      const pixels = event.deltaMode === 0 ? event.deltaY : 33 * event.deltaY; // in lines
+      this.view.zoom(Math.exp(-Math.max(-200, Math.min(200, pixels)) / 300), event.clientX, event.clientY);
+      this.redraw();
+    } else if (event.altKey) {
+      this.dispatchEvent(new CustomEvent("brush", { detail: event.deltaY < 0 ? 1 : -1 }));
+    } else return;
+    event.preventDefault();
+  }
+
+  #spaceIs(space) {
+    this.space = space;
+    this.canvas.classList.toggle("grab", space !== null);
+  }
+
+  #spaceUp() {
+    const { space, lift } = this;
+    this.#spaceIs(null);
+    this.lift = false;
+    if (space === "used" ? lift : this.current) this.#up();
+    else if (space === "held" && !this.byHand) this.#start((this.pointer ??= this.#middle));
+  }
+
+  get #middle() { return [this.canvas.width / 2, this.canvas.height / 2]; }
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { width, height } = this.canvas;
     const move = MOVES[event.key];
-    if (move || event.key === " ") this.pointer ??= [width / 2, height / 2];
     if (move) {
-      const far = event.shiftKey ? FAR : STEP;
-      const [x, y] = this.pointer;
+      const far = (event.shiftKey ? FAR : STEP) * Math.max(1, this.#unit);
+      const [x, y] = (this.pointer ??= this.#middle);
+      if (this.space === "held" && !this.current) {
+        this.#spaceIs("used");
+        this.lift = true;
+        this.#start(this.pointer);
+      }
       const next = [Math.min(width, Math.max(0, x + far * move[0])), Math.min(height, Math.max(0, y + far * move[1]))];
       this.pointer = next;
+      this.byHand = false;
       if (this.current) this.#extend(next);
-      this.#render();
+      this.redraw();
     } else if (event.key === " ") {
-      if (event.repeat) { /* it is held down while the arrows steer: nothing new */ }
-      else if (this.current) this.#up();
-      else this.#start(this.pointer);
+      if (!event.repeat) this.#spaceIs("held");
     } else if (event.key === "Enter") {
       this.#up();
       this.dispatchEvent(new Event("fill"));
     } else if (event.key.toLowerCase() === "z") {
-      if (event.shiftKey) this.redo();
-      else this.undo();
+      this.#up();
+      this.dispatchEvent(new Event(event.shiftKey ? "redo" : "undo"));
     } else return;
     event.preventDefault();
   }
 
-  #render() {
+  redraw() {
     if (this.photo) this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.#draw(); });
   }
 
@@ -239,7 +366,8 @@ export class Editor extends EventTarget {
     const { width, height } = this.canvas;
     const context = this.canvas.getContext("2d");
     context.globalAlpha = 1;
-    context.drawImage(this.photo, 0, 0);
+    context.drawImage(this.original ?? this.photo, 0, 0, width, height);
+    if (this.original) return;
 
     const tinted = (layer, colour, alpha) => {
       const { scratch } = this;
@@ -258,11 +386,12 @@ export class Editor extends EventTarget {
 
     if (this.pointer && !this.locked) {
       const [x, y] = this.pointer;
+      const pixel = width / this.canvas.getBoundingClientRect().width; // of the screen
       for (const [colour, wide] of [["#000", 3], ["#fff", 1.5]]) {
         context.strokeStyle = colour;
-        context.lineWidth = wide;
+        context.lineWidth = wide * pixel;
         context.beginPath();
-        context.arc(x, y, Math.max(2, this.#width / 2), 0, 2 * Math.PI);
+        context.arc(x, y, Math.max(2 * pixel, this.#width / 2), 0, 2 * Math.PI);
         context.stroke();
       }
     }

@@ -1,54 +1,23 @@
-// The page around the editor: photo in, calls to the server, results out.
+// The page around the editor: photo in, calls to the server, results out, and what goes on from a result.
 
 import { Editor } from "./editor.js";
+import { Result } from "./result.js";
+import { call, decoded, form } from "./server.js";
 
 const at = (id) => document.getElementById(id);
 const editor = new Editor(at("canvas"));
+const result = new Result();
 
 let model = null;
-let photo = null; // {file, width, height, name, shown}: as it was given, and as it is drawn on
+let photo = null; // {file, name, width, height, shown, preview}: as it was given, and as it is drawn on
 let busy = null; // the AbortController of the call that goes on
-let variants = [];
-let addresses = []; // of the pictures in memory, to be given back
 
-// ------------------------------------------------------------------------------------------------------------ server
+// Photos, each the result of the one before: {photo, drawing, result, chosen, each}; `each` if it was
+// filled after a stroke.
+let steps = [];
+let now = 0;
 
-async function call(path, options) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server cannot be reached; is it still running?");
-  }
-  if (!answer.ok) {
-    const body = await answer.json().catch(() => ({}));
-    throw new Error(body.error ?? `The server answered with ${answer.status}.`);
-  }
-  try {
-    return await answer.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server's answer broke off; try again.");
-  }
-}
-
-function form(fields) {
-  const data = new FormData();
-  for (const [name, value] of Object.entries(fields)) {
-    if (value === null) continue;
-    if (value instanceof Blob) data.append(name, value, name === "photo" ? photo.name : `${name}.png`);
-    else data.append(name, value);
-  }
-  return data;
-}
-
-function picture(base64) {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return new Blob([bytes], { type: "image/png" });
-}
+// ------------------------------------------------------------------------------------------------------------- calls
 
 // Runs a call with the buttons locked; shows what is waited for, and what went wrong.
 async function work(doing, task) {
@@ -70,8 +39,8 @@ async function work(doing, task) {
   try {
     tell((await task(ticket, signal)) ?? "");
   } catch (error) {
-    tell(error.name === "AbortError" ? "Cancelled; a picture that was begun is still finished by the server." : "");
-    if (error.name !== "AbortError") at("error").textContent = error.message;
+    tell(error.name === "AbortError" ? "Cancelled." : "");
+    if (error.name !== "AbortError") complain(error.message);
   } finally {
     clearInterval(clock);
     busy = null;
@@ -85,16 +54,26 @@ function tell(text, seconds = "") {
   at("clock").textContent = seconds;
 }
 
+function complain(sentence) {
+  at("error").textContent = sentence;
+  if (sentence) tell("");
+}
+
 function lock() {
   editor.locked = Boolean(busy);
-  for (const id of ["clear", "other", "choose"]) at(id).disabled = Boolean(busy);
+  for (const id of ["clear", "other", "choose", "load-mask", "save-mask", "go-on"]) at(id).disabled = Boolean(busy);
   for (const id of ["fill", "suggest"]) at(id).ariaDisabled = Boolean(busy); // disabled, they would lose the focus
-  at("undo").disabled = Boolean(busy) || !editor.canUndo;
-  at("redo").disabled = Boolean(busy) || !editor.canRedo;
+  at("undo").disabled = Boolean(busy) || !(editor.canUndo || now > 0);
+  at("redo").disabled = Boolean(busy) || !(editor.canRedo || now < steps.length - 1);
   at("cancel").hidden = !busy;
 }
 
-// ------------------------------------------------------------------------------------------------------------- photo
+async function read(file, name, signal) {
+  const seen = await call("/api/photo", { method: "POST", body: form({ photo: { file, name } }), signal });
+  const preview = decoded(seen.preview);
+  const { width, height } = seen;
+  return { photo: { file, name, width, height, preview, shown: await createImageBitmap(preview) }, hole: seen.hole };
+}
 
 // `get` gives the file, or a promise of it.
 async function open(get, name) {
@@ -105,23 +84,122 @@ async function open(get, name) {
     if (file.size > megabytes * 1e6) {
       throw new Error(`${name} has more than the ${megabytes} megabytes that may be sent; choose a smaller photo.`);
     }
-    const data = new FormData();
-    data.append("photo", file, name);
-    const seen = await call("/api/photo", { method: "POST", body: data, signal });
-    const shown = await createImageBitmap(picture(seen.preview));
-    photo = { file, name, width: seen.width, height: seen.height, shown, preview: picture(seen.preview) };
-    for (const id of ["canvas", "comparison"]) at(id).style.setProperty("--ratio", shown.width / shown.height);
-    editor.open(shown, seen.hole && (await whiteOnly(picture(seen.hole))));
+    const opened = await read(file, name, signal);
+    const hole = opened.hole && (await whiteOnly(decoded(opened.hole)));
+    photo = opened.photo;
+    steps = [{ photo }];
+    now = 0;
+    for (const id of ["view", "comparison"]) at(id).style.setProperty("--ratio", photo.shown.width / photo.shown.height);
     document.body.classList.remove("empty");
+    at("go").append(at("say"));
     at("empty").hidden = true;
     at("drawing").hidden = at("panel").hidden = false;
-    at("result").hidden = true;
+    result.hide();
+    editor.open(photo.shown, { hole });
+    editor.view.reset();
     at("canvas").setAttribute("aria-label", `${name}, to draw on`);
     sides();
     at("canvas").focus({ preventScroll: true });
     return "Brush over what should go.";
   });
 }
+
+function close() {
+  photo = null;
+  document.body.classList.add("empty");
+  at("empty").append(at("say"));
+  at("empty").hidden = false;
+  at("drawing").hidden = at("panel").hidden = true;
+  result.hide();
+  tell("");
+  at("choose").focus();
+}
+
+async function suggest() {
+  await work("Looking for lines", async (ticket, signal) => {
+    const { lines } = await call("/api/suggest", { method: "POST", body: form({ photo, ticket }), signal });
+    editor.addImage("lines", await whiteOnly(decoded(lines)));
+    if (editor.isEmpty("hole")) at("lines-hint").textContent = "Brush a hole: lines count inside it.";
+  });
+}
+
+// `each`: after a stroke, to go on at once.
+async function fill(each = false) {
+  if (busy || !photo) return;
+  const method = at("method").value;
+  const guided = model.guided && !method && !editor.isEmpty("lines");
+  if (editor.isEmpty("hole")) return complain("Nothing is brushed yet; brush over what should be replaced.");
+  if (model.needs_lines && !method && !guided) {
+    return complain("This model always needs lines; draw some inside the hole.");
+  }
+  await work("Filling the hole", async (ticket, signal) => {
+    const [hole, lines] = await Promise.all([editor.png("hole"), guided ? editor.png("lines") : null]);
+    const compare = guided && at("compare").checked;
+    const body = form({ photo, hole, lines, side: at("side").value, compare, method, grow: at("grow").checked, ticket });
+    const { variants } = await call("/api/fill", { method: "POST", body, signal });
+    steps[now].result = Result.variants(variants);
+    steps[now].each = each;
+    result.show(steps[now].result, steps[0].photo);
+    if (each) await takeOver(signal);
+    else at("result").scrollIntoView({ block: "start" });
+    return "The hole is filled.";
+  });
+}
+
+// ------------------------------------------------------------------------------------------------------------- steps
+
+async function takeOver(signal) {
+  const next = (await read(result.file, photo.name, signal)).photo;
+  steps[now].chosen = result.chosen;
+  steps.splice(now + 1, Infinity, { photo: next });
+  go(now + 1);
+}
+
+async function goOn() {
+  await work("Taking the result over", async (ticket, signal) => {
+    await takeOver(signal);
+    at("stage").scrollIntoView({ block: "start" });
+    at("canvas").focus({ preventScroll: true });
+    return "Brush over what else should go; Undo leads back.";
+  });
+}
+
+// Shows another step; what was drawn there is drawn again.
+function go(step) {
+  steps[now].drawing = editor.drawing;
+  now = step;
+  photo = steps[now].photo;
+  editor.open(photo.shown, { drawing: steps[now].drawing });
+  const made = steps[now].result ? steps[now] : steps[now - 1];
+  if (made) result.show(made.result, steps[0].photo, made.chosen);
+  else result.hide();
+}
+
+function undo() {
+  if (busy || !photo) return;
+  if (editor.canUndo) return editor.undo();
+  if (now === 0) return;
+  go(now - 1);
+  if (steps[now].each) editor.undo(); // the stroke that was filled at once
+}
+
+function redo() {
+  if (busy || !photo) return;
+  if (editor.canRedo) {
+    editor.redo();
+    if (!steps[now].each) return;
+  }
+  if (!editor.canRedo && now < steps.length - 1) go(now + 1);
+}
+
+function drawn({ detail: stroke }) {
+  steps.length = now + 1; // what was made of another drawing
+  steps[now].each = false;
+  lock();
+  if (at("each").checked && stroke.layer === "hole" && !stroke.erase && !stroke.image) fill(true);
+}
+
+// ------------------------------------------------------------------------------------------------------------- masks
 
 // White on black -> white on transparent.
 async function whiteOnly(blob) {
@@ -134,6 +212,29 @@ async function whiteOnly(blob) {
   context.putImageData(pixels, 0, 0);
   return canvas;
 }
+
+async function loadMask(file) {
+  await work("Reading the mask", async (ticket, signal) => {
+    const { width, height } = photo;
+    const body = form({ mask: { file, name: file.name }, width, height });
+    const { hole } = await call("/api/mask", { method: "POST", body, signal });
+    editor.addImage("hole", await whiteOnly(decoded(hole)));
+    return "The mask was added to the hole.";
+  });
+}
+
+async function saveMask() {
+  if (editor.isEmpty("hole")) return complain("Nothing is brushed yet, so there is no mask to save.");
+  await work("Saving the mask", async () => {
+    const address = URL.createObjectURL(await editor.png("hole", photo));
+    const name = `${photo.name.replace(/\.[^.]*$/, "")}_mask.png`;
+    Object.assign(document.createElement("a"), { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    return "The mask was saved, as it is brushed.";
+  });
+}
+
+// ------------------------------------------------------------------------------------------------------------- tools
 
 function sides() {
   const longest = Math.max(photo.width, photo.height);
@@ -157,121 +258,60 @@ function sideHint() {
       : "";
 }
 
-function close() {
-  photo = null;
-  document.body.classList.add("empty");
-  at("empty").hidden = false;
-  at("drawing").hidden = at("panel").hidden = at("result").hidden = true;
-  at("choose").focus();
-}
-
-// -------------------------------------------------------------------------------------------------------------- calls
-
-async function suggest() {
-  await work("Looking for lines", async (ticket, signal) => {
-    const { lines } = await call("/api/suggest", { method: "POST", body: form({ photo: photo.file, ticket }), signal });
-    editor.addLines(await whiteOnly(picture(lines)));
-    if (editor.isEmpty("hole")) at("lines-hint").textContent = "Brush a hole: lines count inside it.";
-  });
-}
-
-async function fill() {
-  if (busy || !photo) return;
-  if (editor.isEmpty("hole")) {
-    at("error").textContent = "Nothing is brushed yet; brush over what should be replaced.";
-    return;
-  }
-  const guided = model.guided && !editor.isEmpty("lines");
-  if (model.needs_lines && !guided) {
-    at("error").textContent = "This model always needs lines; draw some inside the hole.";
-    return;
-  }
-  await work("Filling the hole", async (ticket, signal) => {
-    const [hole, lines] = await Promise.all([editor.png("hole"), guided ? editor.png("lines") : null]);
-    const body = form({
-      photo: photo.file,
-      hole,
-      lines,
-      side: at("side").value,
-      compare: guided && at("compare").checked,
-      ticket,
-    });
-    show((await call("/api/fill", { method: "POST", body, signal })).variants);
-    return "The hole is filled.";
-  });
-}
-
-// ------------------------------------------------------------------------------------------------------------- result
-
-function show(made) {
-  for (const address of addresses) URL.revokeObjectURL(address);
-  variants = made.map(({ image, ...rest }) => ({ ...rest, address: URL.createObjectURL(picture(image)) }));
-  const [original, preview] = [photo.file, photo.preview].map((file) => URL.createObjectURL(file));
-  addresses = [original, preview, ...variants.map((variant) => variant.address)];
-  at("before").onerror = () => { at("before").onerror = null; at("before").src = preview; }; // TIFF and the like
-  at("before").src = original;
-  at("variants").hidden = variants.length < 2;
-  at("variants").replaceChildren(
-    ...variants.map((variant, i) => {
-      const label = document.createElement("label");
-      const input = Object.assign(document.createElement("input"), { type: "radio", name: "variant", value: i, checked: !i });
-      input.addEventListener("change", () => choose(i));
-      const text = Object.assign(document.createElement("span"), { textContent: variant.label });
-      label.append(input, text);
-      return label;
-    }),
-  );
-  at("result").hidden = false;
-  choose(0);
-  at("result").scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
-}
-
-function choose(i) {
-  const { address, temperatures, worked_at: [height, width], seconds, label } = variants[i];
-  at("after").src = address;
-  at("after").alt = `The photo with its hole filled${variants.length > 1 ? `, ${label}` : ""}`;
-  at("download").href = address;
-  at("download").download = `${photo.name.replace(/\.[^.]*$/, "")}_filled.png`;
-  at("made").textContent = `${photo.width} × ${photo.height} pixels, filled in a window of ${width} × ${height} in ${seconds} s.`;
-  at("heads").hidden = temperatures.length === 0; // other systems than the paper's have none
-  at("temperatures").replaceChildren(
-    ...temperatures.map((t, head) => {
-      const item = document.createElement("li");
-      const scale = Object.assign(document.createElement("span"), { className: "scale", ariaHidden: "true" });
-      const mark = document.createElement("i");
-      // From 0.001 at the left to 10 at the right; what a LeakyReLU let fall below zero stands at the left.
-      const place = t > 0 ? (Math.log10(t) + 3) / 4 : 0;
-      mark.style.left = `${100 * Math.min(1, Math.max(0, place))}%`;
-      scale.append(mark);
-      const number = Object.assign(document.createElement("span"), { className: "number", textContent: `t = ${t.toPrecision(3)}` });
-      item.append(Object.assign(document.createElement("span"), { textContent: `head ${head}` }), scale, number);
-      return item;
-    }),
-  );
-}
-
-// -------------------------------------------------------------------------------------------------------------- start
-
-function cut() {
-  const share = at("slider").value;
-  at("comparison").style.setProperty("--at", `${share}%`);
-  at("cut").style.height = `${at("after").clientHeight}px`;
-  at("before").style.width = `${at("after").clientWidth}px`;
-  at("before").style.height = `${at("after").clientHeight}px`;
-}
-
 function brush() {
   editor.brush = Number(at("width").value);
   at("width-shown").textContent = editor.brush;
 }
 
-function listen() {
+function resizeBrush(step) {
+  const width = Number(at("width").value);
+  at("width").value = step > 0 ? Math.max(width + 1, width * 1.15) : Math.min(width - 1, width / 1.15);
+  brush();
+  editor.redraw();
+}
+
+function peek(on) {
+  if (!photo) return;
+  editor.peek(on ? steps[0].photo.shown : null);
+  result.peek(on);
+}
+
+function key(event) {
+  if (!photo || event.target.matches("select")) return;
+  const name = event.key.toLowerCase();
+  if (name === "[") resizeBrush(-1); // with whatever keys it takes to type it
+  else if (name === "]") resizeBrush(1);
+  else if (event.ctrlKey || event.metaKey) {
+    if (name === "z" && !event.shiftKey) undo();
+    else if (name === "y" || name === "z") redo();
+    else if (name === "s" && !event.shiftKey) {
+      if (result.file) at("download").click();
+      else complain("There is no result to save yet; fill the hole first.");
+    } else return;
+  } else if (event.altKey) return;
+  else if (name === "o") peek(true);
+  else if (name === "+" || name === "=") editor.view.zoom(1.25);
+  else if (name === "-") editor.view.zoom(0.8);
+  else if (name === "0") editor.view.reset();
+  else if (name === "escape") {
+    if (busy) busy.abort();
+    else editor.view.reset();
+  } else return;
+  event.preventDefault();
+}
+
+// ------------------------------------------------------------------------------------------------------------- start
+
+function listenForFiles() {
   at("choose").addEventListener("click", () => at("file").click());
-  at("file").addEventListener("change", () => {
-    const file = at("file").files[0];
-    if (file) open(() => file, file.name);
-    at("file").value = ""; // so that the same one can be chosen again
-  });
+  at("load-mask").addEventListener("click", () => at("mask").click());
+  for (const [id, use] of [["file", (file) => open(() => file, file.name)], ["mask", loadMask]]) {
+    at(id).addEventListener("change", () => {
+      const file = at(id).files[0];
+      if (file) use(file);
+      at(id).value = ""; // so that the same one can be chosen again
+    });
+  }
   const stage = at("stage");
   for (const kind of ["dragenter", "dragover"]) {
     document.addEventListener(kind, (event) => { event.preventDefault(); stage.classList.add("over"); });
@@ -287,43 +327,51 @@ function listen() {
     const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
     if (file) open(() => file, file.name);
   });
-  document.addEventListener("keydown", (event) => {
-    if (!(event.ctrlKey || event.metaKey) || busy || !photo) return;
-    const key = event.key.toLowerCase();
-    if (key === "z" && !event.shiftKey) editor.undo();
-    else if (key === "y" || key === "z") editor.redo();
-    else return;
-    event.preventDefault();
-  });
+}
+
+function listen() {
+  listenForFiles();
+  document.addEventListener("keydown", key);
+  document.addEventListener("keyup", (event) => { if (event.key.toLowerCase() === "o") peek(false); });
+  addEventListener("blur", () => peek(false));
+  for (const button of document.getElementsByClassName("hold")) {
+    button.addEventListener("pointerdown", () => peek(true));
+    button.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") peek(true); });
+    for (const kind of ["pointerup", "pointercancel", "pointerleave", "keyup", "blur"]) {
+      button.addEventListener(kind, () => peek(false));
+    }
+    button.addEventListener("contextmenu", (event) => event.preventDefault()); // what a long touch would open
+  }
   for (const radio of document.getElementsByName("tool")) {
     radio.addEventListener("change", () => { editor.tool = radio.value; });
   }
+  // Who chose a tool by mouse goes on with the keys of the canvas; who did so by keyboard stays.
+  at("panel").addEventListener("click", (event) => {
+    if (event.detail && event.target.closest(".tools")) requestAnimationFrame(() => at("canvas").focus({ preventScroll: true }));
+  });
+  const clicks = {
+    undo, redo, suggest, "save-mask": saveMask, other: close, "go-on": goOn,
+    clear: () => editor.clear(),
+    cancel: () => busy?.abort(),
+    "zoom-in": () => editor.view.zoom(1.5),
+    "zoom-out": () => editor.view.zoom(1 / 1.5),
+    "zoom-off": () => editor.view.reset(),
+  };
+  for (const [id, act] of Object.entries(clicks)) at(id).addEventListener("click", () => act());
   at("width").addEventListener("input", brush);
-  at("suggest").addEventListener("click", suggest);
-  at("undo").addEventListener("click", () => editor.undo());
-  at("redo").addEventListener("click", () => editor.redo());
-  at("clear").addEventListener("click", () => editor.clear());
-  at("other").addEventListener("click", close);
   at("side").addEventListener("change", sideHint);
-  at("cancel").addEventListener("click", () => busy?.abort());
   at("panel").addEventListener("submit", (event) => { event.preventDefault(); fill(); });
-  editor.addEventListener("fill", fill);
-  editor.addEventListener("change", () => { at("error").textContent = ""; at("lines-hint").textContent = ""; lock(); });
-  at("slider").addEventListener("input", cut);
-  for (const kind of ["pointerdown", "pointermove"]) {
-    at("after").addEventListener(kind, (event) => {
-      if (!event.buttons) return;
-      const box = at("after").getBoundingClientRect();
-      at("slider").value = (100 * (event.clientX - box.left)) / box.width;
-      cut();
-    });
-  }
-  at("after").addEventListener("load", cut);
-  addEventListener("resize", cut);
+  editor.addEventListener("fill", () => fill());
+  editor.addEventListener("undo", undo);
+  editor.addEventListener("redo", redo);
+  editor.addEventListener("stroke", drawn);
+  editor.addEventListener("brush", (event) => resizeBrush(event.detail));
+  editor.addEventListener("change", () => { complain(""); at("lines-hint").textContent = ""; lock(); });
 }
 
 async function start() {
   document.body.classList.add("empty");
+  at("empty").append(at("say"));
   listen();
   brush();
   lock();
@@ -331,7 +379,7 @@ async function start() {
     model = await call("/api/model");
   } catch (error) {
     at("model").textContent = "";
-    at("error").textContent = error.message;
+    complain(error.message);
     return;
   }
   const kind = model.guided ? "follows lines that you draw" : "fills holes without lines";
@@ -341,6 +389,10 @@ async function start() {
   at("suggest").hidden = !model.suggests;
   at("learned").hidden = !model.learns_temperatures;
   at("constant").hidden = model.learns_temperatures;
+  at("method").replaceChildren(
+    new Option(`the model ${model.name}`, ""),
+    ...Object.entries(model.methods).map(([name, title]) => new Option(title, name)),
+  );
   at("examples").replaceChildren(
     ...model.examples.map(({ file, title }) => {
       const item = document.createElement("li");

@@ -1,5 +1,6 @@
-"""Methods without learning to compare with. Imports no jax, because worker processes import this module again."""
+"""Methods without learning. Imports no jax, because worker processes import this module again."""
 
+import contextlib
 from collections.abc import Sequence
 
 import cv2
@@ -79,6 +80,16 @@ def complete(method: str, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return image
     # OpenCV's Telea lets the content of the hole, here the truth, leak into its result: hide it.
     return np.where(mask[..., None], METHODS[method](mean_fill(image, mask), mask), image)
+
+
+def usable(methods: Sequence[str]) -> list[str]:
+    """Those of the methods whose library is installed."""
+    found = []
+    for method in methods:
+        with contextlib.suppress(UserError):
+            check(method)
+            found.append(method)
+    return found
 
 
 def check(method: str, names: Sequence[str] = tuple(METHODS)) -> None:
