@@ -99,20 +99,16 @@ TINY_STEP = ("--size=32", "--width=4", "--discriminator-width=4", "--discriminat
 
 @pytest.mark.slow
 def test_train_step(tmp_path, photos):
-    """Both losses, in two rounds, by two devices, of which a batch of one does not divide."""
+    """In two rounds, by two devices, of which a batch of one does not divide."""
     flags = (*TINY_STEP, f"--folder={photos}/train", "--steps=1", "--rounds=2", "--batch-sizes=1,2", "--devices=2")
-    out, figures = run("train_step.py", tmp_path, *flags, "--adversarial=hinge,wgan_gp")
+    out, figures = run("train_step.py", tmp_path, *flags)
     rows = figures["rows"]
-    assert [(row["batch_size"], row["devices"], row["adversarial"]) for row in rows] == [
-        (2, 2, "hinge"),
-        (2, 2, "wgan_gp"),
-    ]
+    assert [(row["batch_size"], row["devices"], row["adversarial"]) for row in rows] == [(2, 2, "hinge")]
     assert out.count("does not divide") == 1
     for row in rows:
         assert row["seconds_per_step"]["calls"] == 2
         check_positive(row, "seconds_per_step", "images_per_second", "batches_per_minute", *RATES)
         check_positive(row, "program_memory_gib", "host_memory_peak_gib")
-    assert "times as many batches a minute" in out
 
 
 def test_products_are_counted_as_by_hand(counting):
