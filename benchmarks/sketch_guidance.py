@@ -1,7 +1,8 @@
 """How much closer the edges inside the hole are to a sketch when the model is given it.
 
     python benchmarks/sketch_guidance.py --checkpoint=runs/street_sketch --data=folder:PHOTOS/val [--masks=freeform]
-        [--weights=FILE] [--thresholds=0.65,0.4] [--tolerance=3] [--limit=N] [--json=FILE] [--sheet=FILE.png --rows=6]
+        [--weights=FILE] [--thresholds=0.65,0.4] [--tolerance=3] [--limit=N] [--size=N] [--json=FILE]
+        [--sheet=FILE.png --rows=6]
 
 Of every photo PiDiNet makes the true sketch. The model fills the photo's hole with it, and without. PiDiNet looks at
 both results; what it sees inside the hole is compared with the sketch: precision is the share of these edges that lie
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--thresholds", default=f"{THRESHOLD},0.4", help="of the edges of the results")
     parser.add_argument("--tolerance", type=float, default=3.0, help="in pixels of the images that the model works on")
     parser.add_argument("--limit", type=int, help="only the first photos")
+    parser.add_argument("--size", type=int, help="of the photos; by default that of the training")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--sheet", type=Path, help="also draw photo, input and both results to this file")
     parser.add_argument("--rows", type=int, default=6, help="of the sheet")
@@ -59,6 +61,7 @@ def main() -> None:
     inpainter = Inpainter.load(arguments.checkpoint)
     if not inpainter.guided or inpainter.needs_sketch:
         parser.error("give a model that was trained with sketches, and at times without them")
+    size = arguments.size or inpainter.image_size
     thresholds = [float(text) for text in arguments.thresholds.split(",")]
     params = pidinet.load(arguments.weights)
 
@@ -68,7 +71,7 @@ def main() -> None:
     source = open_source(arguments.data)
     numbers = range(min(len(source), arguments.limit or len(source)))
     for first in tqdm(range(0, len(numbers), _BATCH), unit="batch", disable=None):
-        batch = list(samples(source, arguments.masks, inpainter, params, numbers[first : first + _BATCH]))
+        batch = list(samples(source, arguments.masks, inpainter, size, params, numbers[first : first + _BATCH]))
         photos, holes, sketches = (np.stack(parts) for parts in zip(*batch))
         results = {
             "with the sketch": inpainter(photos, holes, sketches),
@@ -106,7 +109,7 @@ def main() -> None:
         psnr = f"{row['hole_psnr']:.2f} dB" if name in errors else ""
         table.row(f"{threshold:g}", name, *(f"{row[f]:.3f}" for f in ("precision", "recall", "f1")), psnr)
     if arguments.json:
-        about = {"photos": len(numbers), "size": inpainter.image_size, "tolerance": arguments.tolerance}
+        about = {"photos": len(numbers), "size": size, "tolerance": arguments.tolerance}
         about |= {"step": inpainter.step, "masks": arguments.masks.partition(":")[0]}
         facts = {**describe_devices(), **describe(("jax", "jaxlib", "flax", "numpy")), **about}
         arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
@@ -117,10 +120,10 @@ def main() -> None:
 
 
 def samples(
-    source: ImageSource, masks: str, inpainter: Inpainter, params: pidinet.Params, numbers: range
+    source: ImageSource, masks: str, inpainter: Inpainter, size: int, params: pidinet.Params, numbers: range
 ) -> Iterator[Sample]:
     """Photos cut to size, each with a mask that its number fixes, and the sketch that PiDiNet makes of it."""
-    size, resize = inpainter.image_size, inpainter.config.data.resize
+    resize = inpainter.config.data.resize
     drawn = open_masks(masks, size)
     photos = [resize_and_crop(source[number], size, resize=resize) for number in numbers]
     for number, photo, edges in zip(numbers, photos, edge_maps(params, np.stack(photos))):

@@ -34,7 +34,7 @@ _SHIPPED = Path(__file__).with_name("shipped")
 
 def shipped_models() -> dict[str, Path]:
     """The models that come with the package: name -> file; docs/NAME.md is the model card."""
-    return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"), key=lambda path: path.stem)}
 
 
 def find_model(path: str | Path) -> Path:
