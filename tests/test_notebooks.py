@@ -98,6 +98,12 @@ def test_nothing_in_them_belongs_to_one_machine(name):
     assert all(read(other).cells[1].source == source for other in PICTURES)
 
 
+@pytest.mark.parametrize("name", ["01_quickstart", "04_results"])
+def test_they_take_the_evaluation_that_make_quickstart_leaves(name):
+    (methods,) = re.findall(r'ALL_METHODS = "(.+)"', "\n".join(cell.source for cell in read(name).cells))
+    assert f"--methods={methods}\n" in (REPOSITORY / "Makefile").read_text()
+
+
 def test_what_is_kept_of_an_execution(tmp_path):
     cells = [
         'import sys\nprint("10 %\\r100 %")\nprint("a warning", file=sys.stderr)',
