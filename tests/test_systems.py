@@ -44,7 +44,7 @@ for command in json.load(sys.stdin):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", set(SYSTEMS) - {"mhtma"})  # of which most other tests are
+@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"mhtma"}))  # of which most other tests are
 def test_trains_resumes_evaluates_exports_and_fills(system, make_config, photos, tmp_path):
     every = {"system": system, "name": system, **FIELDS[system]}
     stops = {"train__validate_every_epochs": 0.8, "train__log_every_steps": 1}
