@@ -1,6 +1,7 @@
 """The models that come with the package: small, free of paths, found by name, better than the fill they start from."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -43,6 +44,10 @@ def test_the_command_lists_them_and_prints_their_cards(capsys):
         assert main(["models", f"--card={name}"]) == 0
         assert capsys.readouterr().out.rstrip() == (REPOSITORY / "docs" / f"{name}.md").read_text().rstrip()
         assert f"{name}: " in listed
+    sums = re.findall(r"SHA-256: (\w{64})", listed)
+    assert len(sums) == len(models.shipped_models())
+    documented = (REPOSITORY / "docs" / "models.md").read_text()
+    assert all(checksum in documented for checksum in sums)
     assert listed.count("dB") >= len(models.shipped_models())
     assert all(f"inpaint-jax import --system={system}\n" in listed for system in ("deepfillv2", "parconv"))
 

@@ -4,6 +4,8 @@ First those that come with the package, then those of the Hugging Face Hub in th
 published weights inpaint-jax import reads.
 """
 
+import hashlib
+
 from absl import flags
 
 REQUIRED = ()
@@ -15,7 +17,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prints size, training, scores and terms of every model, or one model's card."""
+    """Prints size, training, checksum, scores and terms of every model, or one model's card."""
     from inpaint_jax import hub, models
 
     if values.card:
@@ -27,6 +29,7 @@ def run(values: flags.FlagValues) -> None:
         _, config, step = models.read_model(path)
         size, side = path.stat().st_size / 2**20, config["data"]["image_size"]
         print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {step} steps.")
+        print(f"    SHA-256: {hashlib.sha256(path.read_bytes()).hexdigest()}")
         if summary := models.summary(path):
             print(f"    {summary}")
         if terms := models.read_text(path, "terms"):

@@ -59,7 +59,7 @@ def make_attention(
         raise ValueError(f"A constant temperature must be positive, not {constant_temperature}.")
     if kind == "contextual" and constant_temperature is None:
         constant_temperature = contextual.TEMPERATURE
-    module = MHTMA if kind in ("mhtma", "single") else ATMA
+    module = {"mhtma": MHTMA, "single": MHTMA, "contextual": ATMA, "atma": ATMA}[kind]
     return module(
         heads=head_count(kind, heads),
         patch_size=patch_size,
