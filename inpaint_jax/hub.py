@@ -8,6 +8,7 @@ from inpaint_jax.errors import UserError
 PREFIX = "hf://"
 FILE = "model.safetensors"
 
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2", "hf_xet", "huggingface_hub")
 _ADDRESS = re.compile(r"hf://(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -39,14 +40,19 @@ def fetch(address: str) -> Path:
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         # Of a repository without such a file, too; private ones look as if they did not exist.
-        first = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise UserError(
-            f"{address} has no {FILE} for you ({first}); correct it, or log in by `hf auth login`."
+            f"{address} has no {FILE} for you ({reason}); correct it, or log in by `hf auth login`."
         ) from error
+    except Exception as error:
+        # What its transports raise has no base in common.
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _TRANSPORTS:
+            raise
+        raise UserError(f"The download of {address} broke off ({error}); try again.") from error
 
 
 def cached() -> dict[str, Path]:
-    """The models that are there without network: address -> file; none where huggingface_hub is not installed."""
+    """What is there without network: address -> file, of whatever kind; none where huggingface_hub is not installed."""
     try:
         import huggingface_hub
     except ImportError:
@@ -58,7 +64,8 @@ def cached() -> dict[str, Path]:
     return {
         f"{PREFIX}{repository.repo_id}@{revision.commit_hash[:7]}": file.file_path
         for repository in sorted(repositories, key=lambda found: found.repo_id)
+        if repository.repo_type == "model"
         for revision in repository.revisions
         for file in revision.files
-        if file.file_name == FILE
+        if file.file_path == revision.snapshot_path / FILE
     }

@@ -56,7 +56,7 @@ def find_model(path: str | Path) -> Path:
 def model_name(path: str | Path) -> str:
     """What tables call a model of `find_model`: the name of its file, folder or repository."""
     if isinstance(path, str) and path.startswith(hub.PREFIX):
-        return path.rpartition("/")[2]
+        return path.removeprefix(hub.PREFIX).partition("/")[2]
     found = find_model(path)
     return found.stem if found.is_file() else found.resolve().name
 
@@ -75,10 +75,10 @@ def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, 
         MissingFile: there is no such path, or no such checkpoint in it.
         UserError: the path is something else, damaged, or a file of another step than `step`.
     """
-    path = find_model(path)
+    name, path = model_name(path), find_model(path)
     if path.is_file():
         if terms := read_text(path, "terms"):
-            logger.info("The model %s: %s", path.stem, terms)
+            logger.info("The model %s: %s", name, terms)
         params, fields, saved_step = read_model(path)
         if step not in (None, saved_step):
             raise UserError(
@@ -140,6 +140,24 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
         MissingFile: there is no such file.
         UserError: the file is of another kind, damaged, or of a later format than this version knows.
     """
+    metadata = read_metadata(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        tensors = {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
+    try:
+        return unflatten_dict(tensors, sep="/"), json.loads(metadata["config"]), int(metadata["step"])
+    except (KeyError, ValueError, TypeError) as error:  # TypeError: of tensors "a" and "a/b"
+        raise UserError(f"The metadata of {path} is damaged ({error}); export the model once more.") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Reads what such a file says of itself, see the top; no tensor is read.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: see `read_model`.
+    """
     if not Path(path).is_file():
         raise MissingFile(
             f"There is no file {path}; give the workdir of a run, or a file that inpaint-jax export wrote."
@@ -147,7 +165,6 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path} is no exported model ({error}); give the workdir of a run, or a file that "
@@ -160,10 +177,7 @@ def read_model(path: str | Path) -> tuple[Any, dict[str, Any], int]:
             f"{path} has format {version}, written by inpaint_jax {metadata.get('inpaint_jax')}; "
             f"inpaint_jax {__version__} reads format {FORMAT_VERSION}: update inpaint_jax."
         )
-    try:
-        return unflatten_dict(tensors, sep="/"), json.loads(metadata["config"]), int(metadata["step"])
-    except (KeyError, ValueError, TypeError) as error:  # TypeError: of tensors "a" and "a/b"
-        raise UserError(f"The metadata of {path} is damaged ({error}); export the model once more.") from error
+    return metadata
 
 
 def read_text(path: str | Path, name: Literal["terms", "card"]) -> str:

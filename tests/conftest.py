@@ -2,6 +2,7 @@
 
 import atexit
 import fcntl
+import functools
 import importlib.metadata
 import os
 import runpy
@@ -188,6 +189,7 @@ def one_system_of_each_kind() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "make_system", make_once)
+        patched.setattr(loop._Programs, "of", functools.cache(loop._Programs.of))
         yield
 
 

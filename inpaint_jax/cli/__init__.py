@@ -32,7 +32,7 @@ COMMANDS = {
     "demo": "Shows a web page to fill holes on.",
     "export": "Writes the generator of a run into one file.",
     "import": "Makes a model of weights that were published for another system.",
-    "models": "Lists the models that come along.",
+    "models": "Lists the models that are there.",
     "report": "Makes one HTML page of a run.",
 }
 _HELP = ("--help", "-h", "-help")

@@ -8,7 +8,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "checkpoint",
         "scenes",
-        "The workdir of a training run, an exported file, or the name of a model that comes with the package.",
+        "The workdir of a training run, an exported file, the name of a model that comes with the package, or "
+        "hf://OWNER/NAME.",
         flag_values=values,
     )
     flags.DEFINE_integer("step", None, "Which checkpoint of a workdir; the best one by default.", flag_values=values)

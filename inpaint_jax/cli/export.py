@@ -21,5 +21,5 @@ def run(values: flags.FlagValues) -> None:
     """Hands over to `models.export`."""
     from inpaint_jax.models import export
 
-    card = Path(values.card).read_text() if values.card else ""
+    card = Path(values.card).expanduser().read_text("utf-8", errors="replace") if values.card else ""
     export(values.checkpoint, values.output, values.step, terms=values.terms, card=card, dtype=values.dtype)

@@ -68,8 +68,9 @@ def run(values: flags.FlagValues) -> int:
     """Hands over to `inference.files.inpaint_files`; 0, or 1 if some photos failed, or 2 if all did."""
     from inpaint_jax.inference import files
 
-    if values.method and values["checkpoint"].present:
-        raise UserError("--method is for filling without a model; leave out --checkpoint, or --method.")
+    for flag in ("checkpoint", "step"):
+        if values.method and values[flag].present:
+            raise UserError(f"--method is for filling without a model; leave out --{flag}, or --method.")
     rules = files.HoleRules(
         invert=values.invert_mask,
         resize=values.resize_mask,

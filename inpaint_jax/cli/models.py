@@ -5,8 +5,11 @@ published weights inpaint-jax import reads.
 """
 
 import hashlib
+import json
 
 from absl import flags
+
+from inpaint_jax.errors import UserError
 
 REQUIRED = ()
 
@@ -21,14 +24,16 @@ def run(values: flags.FlagValues) -> None:
     from inpaint_jax import hub, models
 
     if values.card:
-        path = models.find_model(values.card)
-        models.read_model(path)  # says what is wrong with it
-        print(models.read_text(path, "card") or f"{values.card} has no model card.")
+        card = models.read_metadata(models.find_model(values.card)).get("card")
+        print(card or f"{values.card} has no model card.")
         return
     for name, path in (models.shipped_models() | hub.cached()).items():
-        _, config, step = models.read_model(path)
-        size, side = path.stat().st_size / 2**20, config["data"]["image_size"]
-        print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {step} steps.")
+        try:
+            metadata = models.read_metadata(path)
+        except UserError:  # of another library, in the cache of the hub
+            continue
+        size, side = path.stat().st_size / 2**20, json.loads(metadata["config"])["data"]["image_size"]
+        print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {metadata['step']} steps.")
         print(f"    SHA-256: {hashlib.sha256(path.read_bytes()).hexdigest()}")
         if summary := models.summary(path):
             print(f"    {summary}")

@@ -22,7 +22,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "init_from",
         None,
-        "Workdir, exported file or name of a model, to fine-tune its networks; config.train.init_from.",
+        "Workdir, exported file, name or hf:// address of a model, to fine-tune its networks; config.train.init_from.",
         flag_values=values,
     )
     flags.DEFINE_bool("profile", False, "Write a trace of five steps into the workdir.", flag_values=values)

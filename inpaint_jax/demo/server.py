@@ -258,6 +258,8 @@ class _Guard:
 
 async def _unless(has_left: Callable[[], Awaitable[bool]], work: Callable[..., Filled]) -> Filled:
     """What `work` returns, or Left as soon as it stops because the visitor has left."""
+    if await has_left():
+        raise Left
     left = threading.Event()
     working = asyncio.ensure_future(run_in_threadpool(work, stop=left.is_set))
     try:
@@ -267,7 +269,7 @@ async def _unless(has_left: Callable[[], Awaitable[bool]], work: Callable[..., F
                 left.set()
         return working.result()
     except Stopped as error:
-        raise Left("The server was ended; start it again.") from error  # whoever has left does not read it
+        raise Left from error
     finally:
         left.set()
 

@@ -145,6 +145,7 @@ class Studio:
         full_hole = touched(hole, shape)
         if full_hole.all():
             raise UserError("All of the photo is brushed, so nothing is left to continue from; erase some of the hole.")
+        brushed = full_hole
         if growing:
             full_hole = grow(full_hole, "auto", side)
         drawn = None if lines is None else touched(lines, shape)
@@ -158,7 +159,7 @@ class Studio:
             ) from error
         largest = int(np.argmax([height * width for height, width in made.worked_at]))
         seconds = time.perf_counter() - started
-        grown = auto_growth(shape, side) if growing else 0
+        grown = 0 if full_hole is brushed else auto_growth(shape, side)
         return Filled(made.pixels, full_hole, grown, made.worked_at[largest], made.temperatures[largest], seconds)
 
     def suggest(self, photo: np.ndarray, side: int) -> np.ndarray:

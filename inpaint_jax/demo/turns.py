@@ -14,6 +14,9 @@ class Crowded(RuntimeError):
 class Left(RuntimeError):
     """The visitor left, or the server is ending, before there was an answer."""
 
+    def __init__(self) -> None:
+        super().__init__("The server was ended; start it again.")  # whoever has left does not read it
+
 
 class Turns:
     """A queue in front of the model.

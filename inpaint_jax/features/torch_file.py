@@ -310,3 +310,8 @@ def _natural(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"the pickle has {value!r} where a count belongs")
     return value
+
+
+def channels_last(tensor: np.ndarray) -> np.ndarray:
+    """A kernel OIHW -> HWIO, others as they are; float32."""
+    return np.asarray(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32)

@@ -85,10 +85,7 @@ def _from_torchvision(state: Any) -> Params:
     params: Params = {}
     for name, (number, _, _) in _LAYERS.items():
         arrays = {kind: state.get(f"features.{number}.{theirs}") for kind, theirs in _KINDS.items()}
-        params[name] = {kind: _ours(array) for kind, array in arrays.items() if isinstance(array, np.ndarray)}
+        params[name] = {
+            kind: torch_file.channels_last(array) for kind, array in arrays.items() if isinstance(array, np.ndarray)
+        }
     return params
-
-
-def _ours(tensor: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO, float32."""
-    return np.asarray(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32)

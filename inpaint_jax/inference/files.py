@@ -179,7 +179,10 @@ def inpaint_file(
     rules = rules or HoleRules()
     like = read_photo(photo)
     hole = _hole_of_alpha(like, photo) if mask is None else _hole_of_file(like, photo, mask, rules.resize)
-    hole = grow(~hole if rules.invert else hole, rules.grow)
+    given = ~hole if rules.invert else hole
+    hole = grow(given, rules.grow)
+    if rules.grow and hole is given and hole.any():
+        logger.warning("The hole of %s is not grown, because nothing would be left of the photo.", photo)
     lines = None if sketch is None else _lines_of_file(like, photo, sketch, rules, hole)
     output.parent.mkdir(parents=True, exist_ok=True)
     if not hole.any():

@@ -9,6 +9,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from inpaint_jax.config import Config, Model
+from inpaint_jax.features.torch_file import channels_last
 from inpaint_jax.features.weights import check_tree
 from inpaint_jax.nets.deepfillv2 import DeepFillV2
 from inpaint_jax.systems import published
@@ -93,7 +94,7 @@ def read(path: str | Path) -> tuple[Config, Any, int]:
 
 def to_params(state: Mapping[str, np.ndarray], variant: str) -> dict[str, Any]:
     """The parameters of a generator's state_dict, float32."""
-    params = {ours: published.from_torch(state[theirs]) for ours, theirs in _names(variant).items()}
+    params = {ours: channels_last(state[theirs]) for ours, theirs in _names(variant).items()}
     return unflatten_dict(params, sep="/")
 
 

@@ -21,7 +21,7 @@ from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.nets.parconv import STATISTICS, ParConvUNet, standardised, with_statistics
 from inpaint_jax.systems import Batch
 from inpaint_jax.systems.optimizers import make_optimizer
-from inpaint_jax.systems.state import TrainState
+from inpaint_jax.systems.state import TrainState, averaged
 from inpaint_jax.systems.steps import sum_scores, to_float
 
 _log = logging.getLogger("inpaint_jax")
@@ -93,12 +93,11 @@ class ParConvSystem:
         # Statistics have a gradient of zero, by which Adam leaves them where they are.
         updates, optimizer = self._optimizer.update(grads, state.generator_optimizer, state.generator)
         params = with_statistics(cast(dict, optax.apply_updates(state.generator, updates)), statistics)
-        decay = jnp.minimum(self._config.optimizer.ema_decay, (1 + state.step) / (10 + state.step))
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
             generator=params,
-            average=optax.incremental_update(params, state.average, 1 - decay) if state.average else {},
+            average=averaged(state, params, self._config.optimizer.ema_decay),
             generator_optimizer=optimizer,
         )
         logged = {f"loss/{name}": value.mean() for name, value in terms.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from inpaint_jax.config import Config, Model
+from inpaint_jax.features.torch_file import channels_last
 from inpaint_jax.features.weights import check_tree
 from inpaint_jax.nets.parconv import ParConvUNet
 from inpaint_jax.systems import published
@@ -52,9 +53,7 @@ def read(path: str | Path) -> tuple[Config, Any, int]:
 
 def to_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The parameters of a generator's state_dict, float32; see `nets.parconv.PartialConv` for the windows."""
-    params = {
-        ours: published.from_torch(state[_theirs(ours)]) for ours in published.torch_shapes(ParConvUNet(_WIDTH), 128)
-    }
+    params = {ours: channels_last(state[_theirs(ours)]) for ours in published.torch_shapes(ParConvUNet(_WIDTH), 128)}
     windows = {ours: np.float32(np.prod(array.shape[:3])) if array.ndim == 4 else 1 for ours, array in params.items()}
     return unflatten_dict({ours: array / windows[ours] for ours, array in params.items()}, sep="/")
 

@@ -49,8 +49,3 @@ def torch_shapes(generator: nn.Module, side: int) -> dict[str, tuple[int, ...]]:
     params = jax.eval_shape(generator.init, jax.eval_shape(jax.random.key, 0), image, mask)["params"]
     shapes: dict[str, Any] = flatten_dict(jax.tree.map(np.shape, params), sep="/")
     return {name: (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape for name, shape in shapes.items()}
-
-
-def from_torch(tensor: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO, others as they are; float32."""
-    return np.asarray(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32)

@@ -53,6 +53,19 @@ class TrainState:
         return cls(**rest, **{"generator" if "average" in rest else "average": published})
 
 
+def averaged(state: TrainState, params: Any, decay: float) -> Any:
+    """The moving average after a step, if the state has one.
+
+    Args:
+        state: before the step.
+        params: of the generator, after it.
+        decay: the weight of the average so far. It is lower at first, at most (1 + n) / (10 + n) after n steps, so that
+            the untrained parameters are soon forgotten.
+    """
+    decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return optax.incremental_update(params, state.average, 1 - decay_now) if state.average else {}
+
+
 def create_state(
     key: jax.Array,
     generator: nn.Module,

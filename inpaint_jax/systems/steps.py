@@ -14,7 +14,7 @@ from inpaint_jax.nets.generator import GeneratorOutputs
 from inpaint_jax.nets.guess import enlarge, halve
 from inpaint_jax.systems import Batch
 from inpaint_jax.systems.critics import Critic
-from inpaint_jax.systems.state import TrainState
+from inpaint_jax.systems.state import TrainState, averaged
 
 
 def make_train_step(
@@ -41,8 +41,7 @@ def make_train_step(
         generator_optimizer: of the generator.
         discriminator_optimizer: of the discriminator.
         weights: of the generator's losses.
-        ema_decay: of the generator's moving average, if the state has one. It starts lower: after n steps it is at
-            most (1 + n) / (10 + n), so that the untrained parameters are soon forgotten.
+        ema_decay: of the generator's moving average, if the state has one, see `state.averaged`.
         guesses: share of the holes that start from the generator's own guess at half the size.
         seed: with the step, all that their choice depends on.
 
@@ -82,12 +81,11 @@ def make_train_step(
         (g_grads,) = pull_back(output_grads)
         g_updates, g_optimizer = generator_optimizer.update(g_grads, state.generator_optimizer, state.generator)
         params = optax.apply_updates(state.generator, g_updates)
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
 
         new_state = TrainState(
             step=state.step + 1,
             generator=params,
-            average=optax.incremental_update(params, state.average, 1 - decay) if state.average else {},
+            average=averaged(state, params, ema_decay),
             discriminator=discriminator,
             spectral=spectral,
             generator_optimizer=g_optimizer,

@@ -8,7 +8,6 @@ thus holds all that happened before step k + 1, and its number is also the posit
 """
 
 import dataclasses
-import functools
 import logging
 import math
 import shlex
@@ -149,7 +148,6 @@ class _Programs:
     complete: Any
 
     @classmethod
-    @functools.lru_cache(maxsize=8)  # tracing a step takes seconds; tests give one system to many runs
     def of(cls, system: System) -> "_Programs":
         mesh = devices.data_mesh()
         everywhere = devices.replicated(mesh)

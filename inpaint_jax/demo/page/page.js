@@ -137,11 +137,14 @@ async function fill(each = false) {
     const compare = guided && at("compare").checked;
     const body = form({ photo, hole, lines, side: at("side").value, compare, method, grow: at("grow").checked, ticket });
     const { variants } = await call("/api/fill", { method: "POST", body, signal });
-    steps[now].result = Result.variants(variants);
-    steps[now].each = each;
-    result.show(steps[now].result, steps[0].photo);
-    if (each) await takeOver(signal);
-    else at("result").scrollIntoView({ block: "start" });
+    const step = steps[now];
+    steps.length = now + 1; // what was made of another result
+    Object.assign(step, { result: Result.variants(variants), chosen: 0, each: false });
+    result.show(step.result, steps[0].photo);
+    if (each) {
+      await takeOver(signal);
+      step.each = true;
+    } else at("result").scrollIntoView({ block: "start" });
     return "The hole is filled.";
   });
 }
