@@ -13,6 +13,7 @@ import errno
 import importlib
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -83,7 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from inpaint_jax.compilation import keep_programs
 
         keep_programs()
-        return command.run(values, *positional) or 0
+        code = command.run(values, *positional) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         sentence = str(error)
     except OSError as error:
