@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -77,7 +77,7 @@ def load_model(path: str | Path, step: int | None = None) -> tuple[Config, Any, 
     """
     name, path = model_name(path), find_model(path)
     if path.is_file():
-        if terms := read_text(path, "terms"):
+        if terms := read_metadata(path).get("terms"):
             logger.info("The model %s: %s", name, terms)
         params, fields, saved_step = read_model(path)
         if step not in (None, saved_step):
@@ -180,19 +180,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return metadata
 
 
-def read_text(path: str | Path, name: Literal["terms", "card"]) -> str:
-    """What `write_model` was given by this name; "" if nothing."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get(name, "")
-    except safetensors.SafetensorError:
-        return ""  # `read_model` says what the file is
-
-
-def summary(path: str | Path) -> str:
-    """The first paragraph of a file's model card, in one line."""
-    paragraphs = read_text(path, "card").split("\n\n")
-    return next((" ".join(text.split()) for text in paragraphs if not text.startswith("#")), "")
+def summary(card: str) -> str:
+    """The first paragraph of a model card, in one line."""
+    return next((" ".join(text.split()) for text in card.split("\n\n") if not text.startswith("#")), "")
 
 
 def export(

@@ -45,7 +45,7 @@ def test_an_imported_file_fills_as_the_published_network_does(published, tmp_pat
     write = write_zip if variant == "pt" else write_plain
     write(tmp_path / "states.pth", {"G": state, "D": {}, "G_optim": optimizer, "n_iter": 7})
     assert run(tmp_path / "states.pth", tmp_path / "model.safetensors") == 0
-    assert "education and research" in models.read_text(tmp_path / "model.safetensors", "terms")
+    assert "education and research" in models.read_metadata(tmp_path / "model.safetensors")["terms"]
     inpainter = Inpainter.load(tmp_path / "model.safetensors")
     assert (inpainter.name, inpainter.step, inpainter.config.system) == ("states", 7, "deepfillv2")
     assert inpainter.config.model.variant == variant
@@ -99,7 +99,7 @@ def test_partial_convolutions_fill_as_published(shared, tmp_path):
     state = recipe["state"]("parconv", recipe["read_keys"](arrays["keys_generator"]))
     write_zip(tmp_path / "1000000.pth", {"n_iter": 1_000_000, "model": state, "optimizer": {"state": {}}})
     assert run(tmp_path / "1000000.pth", tmp_path / "model.safetensors", "parconv") == 0
-    assert "MIT licence, (c) 2018 Naoto Inoue" in models.read_text(tmp_path / "model.safetensors", "terms")
+    assert "MIT licence, (c) 2018 Naoto Inoue" in models.read_metadata(tmp_path / "model.safetensors")["terms"]
     inpainter = Inpainter.load(tmp_path / "model.safetensors")
     assert (inpainter.name, inpainter.step, inpainter.config.system) == ("1000000", 1_000_000, "parconv")
     assert not inpainter.is_smooth

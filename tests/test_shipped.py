@@ -25,7 +25,7 @@ def test_files():
     assert "scenes" in shipped
     for path in shipped.values():
         assert path.stat().st_size < LARGEST
-        assert "research" in models.read_text(path, "terms")
+        assert "research" in models.read_metadata(path)["terms"]
         _, config, _ = models.read_model(path)
         assert not [word for word in json.dumps(config).split('"') if word.startswith("/") or "folder:/" in word]
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from absl import flags
 
+from inpaint_jax.errors import UserError
+
 REQUIRED = ("checkpoint", "output")
 
 
@@ -21,5 +23,8 @@ def run(values: flags.FlagValues) -> None:
     """Hands over to `models.export`."""
     from inpaint_jax.models import export
 
-    card = Path(values.card).expanduser().read_text("utf-8", errors="replace") if values.card else ""
+    try:
+        card = Path(values.card).expanduser().read_text("utf-8") if values.card else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{values.card} is no text in UTF-8; save it as such.") from error
     export(values.checkpoint, values.output, values.step, terms=values.terms, card=card, dtype=values.dtype)

@@ -27,17 +27,20 @@ def run(values: flags.FlagValues) -> None:
         card = models.read_metadata(models.find_model(values.card)).get("card")
         print(card or f"{values.card} has no model card.")
         return
-    for name, path in (models.shipped_models() | hub.cached()).items():
+    shipped = models.shipped_models()
+    for name, path in (shipped | hub.cached()).items():
         try:
             metadata = models.read_metadata(path)
-        except UserError:  # of another library, in the cache of the hub
-            continue
+        except UserError:
+            if name in shipped:
+                raise
+            continue  # of another library, in the cache of the hub
         size, side = path.stat().st_size / 2**20, json.loads(metadata["config"])["data"]["image_size"]
         print(f"{name}: {size:.1f} MiB, trained at {side} x {side} for {metadata['step']} steps.")
         print(f"    SHA-256: {hashlib.sha256(path.read_bytes()).hexdigest()}")
-        if summary := models.summary(path):
-            print(f"    {summary}")
-        if terms := models.read_text(path, "terms"):
+        if card := metadata.get("card"):
+            print(f"    {models.summary(card)}")
+        if terms := metadata.get("terms"):
             print(f"    Terms: {terms}")
     for system, terms in models.importable_weights().items():
         print(f"inpaint-jax import --system={system}\n    {terms}")
